@@ -1,0 +1,47 @@
+//! What is recorded of an attempt, in the shape that rows, files and answers share. Pure: no I/O.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::Value;
+
+/// One step of an attempt: a row of `steps`, a line of `steps.jsonl`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepRecord {
+    /// Position in the attempt, from 1, without gaps.
+    pub seq: i32,
+    /// Name, for example `task_locked` or `fill_form`.
+    pub name: String,
+    /// False where the step reports a failure.
+    pub ok: bool,
+    /// When it began, UTC.
+    pub started_at: DateTime<Utc>,
+    /// When it ended, UTC; equal to `started_at` for a step that only marks an instant.
+    pub finished_at: DateTime<Utc>,
+    /// By the monotonic clock: not always the difference of the two times.
+    pub duration: Duration,
+    /// Language-model tokens it used.
+    pub tokens: i64,
+    /// What it cost, US dollars.
+    pub cost_usd: f64,
+    /// What went wrong, redacted.
+    pub error: Option<String>,
+    /// Everything else, redacted.
+    pub meta: Value,
+}
+
+/// A file of a run directory: a row of `artifacts`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArtifactRecord {
+    /// File name, relative to the run directory.
+    pub name: String,
+    /// `screenshot`, `dom`, `result`, `steps`, `init` or `report`.
+    pub kind: &'static str,
+    /// Size in bytes.
+    pub bytes: i64,
+}
+
+/// RFC 3339, UTC, milliseconds: how every time is written in files and answers.
+pub fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
