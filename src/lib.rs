@@ -3,6 +3,7 @@
 //!
 //! The map, from the top down; a module uses only modules below it (`tests/architecture.rs` holds it to that):
 
+pub mod config;
 pub mod failure;
 pub mod record;
 pub mod retry;

@@ -1,0 +1,484 @@
+//! The configuration: `config/pagehand.toml`, each key overridable as `PAGEHAND_SECTION__KEY`.
+//!
+//! Unknown keys and values out of bounds are errors that name the key, where it was set, and what may stand there.
+//! Secrets are never written out: they are [`SecretRef`]s to the environment or to a file.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::retry::RetryPolicy;
+
+mod secret;
+
+pub use secret::{SecretRef, SecretRefError};
+
+/// Where the configuration is looked for when nothing else is said.
+pub const DEFAULT_PATH: &str = "config/pagehand.toml";
+const PREFIX: &str = "PAGEHAND_";
+/// Variables with the prefix that are not keys of the configuration.
+const NOT_KEYS: [&str; 1] = ["PAGEHAND_CONFIG"];
+
+/// Everything that can be set. `config/pagehand.toml` explains each key.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where tasks are kept.
+    pub database: Database,
+    /// Where the program keeps what is its own.
+    pub data: Data,
+    /// How tasks are worked off.
+    pub worker: Worker,
+    /// When failed attempts are repeated.
+    pub retry: Retry,
+    /// Which Chrome, and how it is run.
+    pub browser: Browser,
+    /// Where the record goes.
+    pub runs: Runs,
+    /// Where log lines go.
+    pub logs: Logs,
+    /// HTTP API and dashboard.
+    pub web: Web,
+}
+
+/// Section `[database]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Database {
+    /// Address of Postgres. None: `DATABASE_URL`, and without that a private Postgres under `data.dir`.
+    pub url: Option<SecretRef>,
+    /// Most connections of one process.
+    pub max_connections: u32,
+}
+
+/// Section `[data]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Data {
+    /// The private Postgres and Chrome's profiles live here.
+    pub dir: PathBuf,
+}
+
+/// Section `[worker]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Worker {
+    /// Tasks at once in one process.
+    pub concurrency: u32,
+    /// How long a task stays ours without a renewal.
+    pub lease_seconds: Seconds,
+    /// How long running tasks may go on after SIGTERM.
+    pub drain_seconds: Seconds,
+    /// The longest an attempt may take.
+    pub task_timeout_seconds: Seconds,
+    /// How often the queue is looked at when no wake-up comes.
+    pub poll_seconds: Seconds,
+    /// The user's address in the User-Agent, so that a site knows whom to ask.
+    pub contact: Option<String>,
+}
+
+/// Section `[retry]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// How often a failed attempt is repeated, where the task does not say.
+    pub max_retries: u32,
+    /// Upper bound of the wait before the first retry.
+    pub initial_seconds: Seconds,
+    /// Upper bound of every wait.
+    pub max_seconds: Seconds,
+}
+
+/// Section `[browser]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Browser {
+    /// Chrome's program. None: chromium-headless-shell, else chromium.
+    pub executable: Option<PathBuf>,
+    /// `ws://` address of a Chrome that runs elsewhere.
+    pub endpoint: Option<Url>,
+    /// False runs Chrome without its sandbox.
+    pub sandbox: bool,
+    /// A new browser after this many tasks.
+    pub recycle_after_tasks: u32,
+    /// A new browser when the memory of its processes passes this, MiB.
+    pub recycle_above_mib: u64,
+}
+
+/// Section `[runs]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Runs {
+    /// Root of the run directories.
+    pub dir: PathBuf,
+}
+
+/// Section `[logs]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logs {
+    /// Daily files go here as well as to standard error.
+    pub dir: Option<PathBuf>,
+    /// Which lines: a level, or directives like `info,pagehand::browser=debug`.
+    pub filter: String,
+    /// Daily files kept.
+    pub keep_days: usize,
+}
+
+/// Section `[web]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Web {
+    /// Address of the API and the dashboard.
+    pub listen: SocketAddr,
+    /// Who may use them. None at all: open, and bound to loopback only.
+    pub tokens: Vec<WebToken>,
+}
+
+/// One who may use the API.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebToken {
+    /// Name in the audit trail.
+    pub name: String,
+    /// What the token allows.
+    pub role: Role,
+    /// Where the token is.
+    pub token: SecretRef,
+}
+
+/// What a token allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Look at everything.
+    Read,
+    /// Also enqueue, retry and cancel.
+    Operate,
+}
+
+/// A length of time in seconds, fractions allowed, at most ten years.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(try_from = "f64")]
+pub struct Seconds(Duration);
+
+impl Seconds {
+    const fn of(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    /// The same as a duration.
+    pub fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl TryFrom<f64> for Seconds {
+    type Error = String;
+
+    fn try_from(seconds: f64) -> Result<Self, Self::Error> {
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(duration) if seconds <= 315_360_000.0 => Ok(Self(duration)),
+            _ => Err(format!("{seconds} is no number of seconds from 0 to 315360000")),
+        }
+    }
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self { url: None, max_connections: 8 }
+    }
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self { dir: ".pagehand".into() }
+    }
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            concurrency: 4,
+            lease_seconds: Seconds::of(30),
+            drain_seconds: Seconds::of(120),
+            task_timeout_seconds: Seconds::of(120),
+            poll_seconds: Seconds::of(1),
+            contact: None,
+        }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { max_retries: 3, initial_seconds: Seconds::of(10), max_seconds: Seconds::of(3_600) }
+    }
+}
+
+impl Default for Browser {
+    fn default() -> Self {
+        Self { executable: None, endpoint: None, sandbox: true, recycle_after_tasks: 100, recycle_above_mib: 1_500 }
+    }
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self { dir: "runs".into() }
+    }
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self { dir: None, filter: "info".to_owned(), keep_days: 14 }
+    }
+}
+
+impl Default for Web {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), tokens: Vec::new() }
+    }
+}
+
+/// Why the configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("can't read the configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, has an unknown key, or a value of the wrong kind.
+    #[error("{path}: {problem}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Line, key and what may stand there.
+        problem: String,
+    },
+    /// A variable names no key, or its value is of the wrong kind.
+    #[error("environment variable {name}: {problem}")]
+    Variable {
+        /// The variable.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A value that is out of bounds.
+    #[error("{key}: {problem}")]
+    Bounds {
+        /// The key, `section.key`.
+        key: &'static str,
+        /// What may stand there.
+        problem: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads the file, lays the environment over it, and checks the bounds.
+    ///
+    /// `path` None: `PAGEHAND_CONFIG`, else [`DEFAULT_PATH`] where there is one, else nothing but defaults.
+    ///
+    /// # Errors
+    /// Any [`ConfigError`].
+    pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
+        let named = path.map(Path::to_owned).or_else(|| std::env::var_os("PAGEHAND_CONFIG").map(PathBuf::from));
+        let file = match named {
+            Some(path) => Some((read_file(&path)?, path)),
+            None if Path::new(DEFAULT_PATH).exists() => {
+                Some((read_file(Path::new(DEFAULT_PATH))?, DEFAULT_PATH.into()))
+            }
+            None => None,
+        };
+        Self::from_parts(
+            file,
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
+        )
+    }
+
+    fn from_parts(
+        file: Option<(String, PathBuf)>,
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigError> {
+        let mut table = toml::Table::new();
+        if let Some((text, path)) = file {
+            let problem = |error: toml::de::Error| ConfigError::File { path: path.clone(), problem: error.to_string() };
+            toml::from_str::<Config>(&text).map_err(problem)?;
+            table = toml::from_str(&text).map_err(problem)?;
+        }
+        let mut variables: Vec<_> =
+            variables.filter_map(|(name, value)| Some((section_and_key(&name)?, name, value))).collect();
+        // Backwards, so that the older name of a key comes first and the key itself wins.
+        variables.sort_by(|left, right| right.1.cmp(&left.1));
+        for ((section, key), name, value) in variables {
+            overlay(&mut table, &section, &key, &value).map_err(|problem| ConfigError::Variable { name, problem })?;
+        }
+        let config: Config = table.try_into().map_err(|error: toml::de::Error| ConfigError::Variable {
+            name: PREFIX.into(),
+            problem: error.to_string(),
+        })?;
+        config.check()
+    }
+
+    fn check(self) -> Result<Config, ConfigError> {
+        let seconds = |value: Seconds| value.0.as_secs_f64();
+        let bounds: [(&'static str, bool, &'static str); 8] = [
+            ("worker.concurrency", (1..=256).contains(&self.worker.concurrency), "must be from 1 to 256"),
+            ("worker.lease_seconds", seconds(self.worker.lease_seconds) >= 1.0, "must be at least 1"),
+            ("worker.task_timeout_seconds", seconds(self.worker.task_timeout_seconds) >= 1.0, "must be at least 1"),
+            (
+                "worker.poll_seconds",
+                (0.01..=3600.0).contains(&seconds(self.worker.poll_seconds)),
+                "must be from 0.01 to 3600",
+            ),
+            ("database.max_connections", (2..=1000).contains(&self.database.max_connections), "must be from 2 to 1000"),
+            ("retry.max_retries", self.retry.max_retries <= 100, "must be from 0 to 100"),
+            (
+                "retry.max_seconds",
+                self.retry.max_seconds.0 >= self.retry.initial_seconds.0,
+                "must not be less than retry.initial_seconds",
+            ),
+            ("browser.recycle_after_tasks", self.browser.recycle_after_tasks >= 1, "must be at least 1"),
+        ];
+        match bounds.into_iter().find(|(_, holds, _)| !holds) {
+            Some((key, _, problem)) => Err(ConfigError::Bounds { key, problem }),
+            None => Ok(self),
+        }
+    }
+
+    /// The waits between attempts.
+    pub fn retry_policy(&self) -> RetryPolicy {
+        RetryPolicy { initial: self.retry.initial_seconds.0, max: self.retry.max_seconds.0 }
+    }
+
+    /// Address of Postgres: `database.url`, else `DATABASE_URL`, else None: the private one.
+    ///
+    /// # Errors
+    /// `database.url` refers to something that is not there.
+    pub fn database_url(&self) -> Result<Option<SecretString>, SecretRefError> {
+        match &self.database.url {
+            Some(reference) => reference.resolve().map(Some),
+            None => Ok(std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()).map(SecretString::from)),
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
+/// `PAGEHAND_WORKER__LEASE_SECONDS` → `("worker", "lease_seconds")`; `TELEMETRY_RUNS_DIR` is an older name of `runs.dir`.
+fn section_and_key(name: &str) -> Option<(String, String)> {
+    if name == "TELEMETRY_RUNS_DIR" {
+        return Some(("runs".to_owned(), "dir".to_owned()));
+    }
+    if NOT_KEYS.contains(&name) {
+        return None;
+    }
+    let (section, key) = name.strip_prefix(PREFIX)?.split_once("__")?;
+    Some((section.to_lowercase(), key.to_lowercase()))
+}
+
+/// Sets `section.key` to `text`, read as JSON or TOML where the key takes that, else as the text that it is.
+fn overlay(table: &mut toml::Table, section: &str, key: &str, text: &str) -> Result<(), String> {
+    let json = serde_json::from_str::<serde_json::Value>(text).ok().and_then(|v| toml::Value::try_from(v).ok());
+    let as_toml = toml::from_str::<toml::Table>(&format!("value = {text}")).ok().and_then(|mut t| t.remove("value"));
+    let candidates = [json, as_toml, Some(toml::Value::String(text.to_owned()))];
+    let mut problem = String::new();
+    for value in candidates.into_iter().flatten() {
+        let mut tried = table.clone();
+        let entry = tried.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let toml::Value::Table(keys) = entry else { return Err(format!("`{section}` is no section")) };
+        keys.insert(key.to_owned(), value);
+        match tried.clone().try_into::<Config>() {
+            Ok(_) => {
+                *table = tried;
+                return Ok(());
+            }
+            Err(error) if problem.is_empty() => problem = error.to_string(),
+            Err(_) => {}
+        }
+    }
+    Err(problem.trim_end().replace('\n', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Config::from_parts(Some((file.to_owned(), "pagehand.toml".into())), variables)
+    }
+
+    #[test]
+    fn the_shipped_file_says_what_the_defaults_are() {
+        let shipped = load(include_str!("../config/pagehand.toml"), &[]).unwrap();
+        assert_eq!(format!("{shipped:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn a_variable_overrides_the_file_whatever_its_type() {
+        let config = load(
+            "[worker]\nconcurrency = 2\n",
+            &[
+                ("PAGEHAND_WORKER__CONCURRENCY", "7"),
+                ("PAGEHAND_WORKER__LEASE_SECONDS", "2.5"),
+                ("PAGEHAND_RUNS__DIR", "123"),
+                ("PAGEHAND_BROWSER__SANDBOX", "false"),
+                ("PAGEHAND_WEB__LISTEN", "127.0.0.1:0"),
+                ("PAGEHAND_WEB__TOKENS", r#"[{"name":"ops","role":"operate","token":"env:OPS"}]"#),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.worker.concurrency, 7);
+        assert_eq!(config.worker.lease_seconds.duration(), Duration::from_millis(2_500));
+        assert_eq!(config.runs.dir, PathBuf::from("123"));
+        assert!(!config.browser.sandbox);
+        assert_eq!(config.web.tokens[0].role, Role::Operate);
+    }
+
+    #[test]
+    fn the_older_name_of_the_runs_directory_still_works_and_the_new_one_wins() {
+        let old = ("TELEMETRY_RUNS_DIR", "/var/old");
+        assert_eq!(load("", &[old]).unwrap().runs.dir, PathBuf::from("/var/old"));
+        assert_eq!(load("", &[("PAGEHAND_RUNS__DIR", "/var/new"), old]).unwrap().runs.dir, PathBuf::from("/var/new"));
+    }
+
+    #[test]
+    fn unknown_keys_are_errors_that_name_them() {
+        let file = load("[worker]\nconcurency = 2\n", &[]).unwrap_err().to_string();
+        assert!(file.contains("concurency") && file.contains("concurrency"), "{file}");
+        let variable = load("", &[("PAGEHAND_WORKER__CONCURENCY", "2")]).unwrap_err().to_string();
+        assert!(variable.contains("PAGEHAND_WORKER__CONCURENCY") && variable.contains("concurency"), "{variable}");
+        let section = load("", &[("PAGEHAND_WORKERS__CONCURRENCY", "2")]).unwrap_err().to_string();
+        assert!(section.contains("workers"), "{section}");
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_errors_that_name_the_key() {
+        for (name, value) in [
+            ("PAGEHAND_WORKER__CONCURRENCY", "0"),
+            ("PAGEHAND_WORKER__LEASE_SECONDS", "0.2"),
+            ("PAGEHAND_WORKER__LEASE_SECONDS", "-1"),
+            ("PAGEHAND_WORKER__LEASE_SECONDS", "nan"),
+            ("PAGEHAND_RETRY__MAX_SECONDS", "1"),
+        ] {
+            let error = load("", &[(name, value)]).unwrap_err().to_string().to_lowercase();
+            let key = name.strip_prefix(PREFIX).unwrap().to_lowercase();
+            assert!(error.contains(&key) || error.contains(&key.replace("__", ".")), "{name}={value}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_written_out_is_refused() {
+        let error = load("[database]\nurl = \"postgres://u:hunter2@h/d\"\n", &[]).unwrap_err().to_string();
+        assert!(error.contains("env:NAME"), "{error}");
+    }
+}
