@@ -1,10 +1,10 @@
 //! Pagehand: a worker daemon that carries comment and registration tasks from a Postgres queue through headless
 //! Chrome on enrolled sites, and leaves a full record of each.
 //!
-//! The map, from the top down; a module uses only modules below it (`tests/architecture.rs` holds it to that):
+//! The map, a line a module; `ARCHITECTURE.md` says which may use which:
 
-pub mod config;
-pub mod failure;
-pub mod record;
-pub mod retry;
-pub mod task;
+pub mod config; // the configuration file, the environment over it, references to secrets
+pub mod failure; // the eleven reasons; the mapper
+pub mod record; // steps and artifacts in the shape that rows, files and answers share
+pub mod retry; // when a failed attempt is repeated
+pub mod task; // what the queue holds
