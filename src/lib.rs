@@ -7,4 +7,5 @@ pub mod config; // the configuration file, the environment over it, references t
 pub mod failure; // the eleven reasons; the mapper
 pub mod record; // steps and artifacts in the shape that rows, files and answers share
 pub mod retry; // when a failed attempt is repeated
+pub mod site; // origins, enrolments, private addresses
 pub mod task; // what the queue holds
