@@ -4,6 +4,7 @@
 //! The map, a line a module; `ARCHITECTURE.md` says which may use which:
 
 pub mod config; // the configuration file, the environment over it, references to secrets
+pub mod devdb; // the private Postgres
 pub mod failure; // the eleven reasons; the mapper
 pub mod record; // steps and artifacts in the shape that rows, files and answers share
 pub mod retry; // when a failed attempt is repeated
