@@ -1,0 +1,77 @@
+//! Proof that a process is alive: an advisory lock, held by a connection of its own for as long as the process lives.
+//!
+//! Two workers may carry the same name by mistake, and then a restart of one must not take the tasks of the other. A
+//! process that was killed loses its connection, and with it the lock, at once. So an earlier life of the same name is
+//! taken to be over if (and only if) the lock of its incarnation is free. A process whose connection broke while it lives
+//! takes the lock again on a new one; in between it can lose its tasks to a namesake that starts just then, which costs
+//! it an attempt and nothing else, because every write is fenced.
+
+use std::time::Duration;
+
+use sqlx::{ConnectOptions, Connection, PgConnection};
+use tokio::task::JoinHandle;
+
+use super::{Queue, QueueError, WorkerIdentity, bounded};
+use crate::retry::Reconnect;
+
+/// How often the connection is looked at.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+
+/// Held by a worker process while it lives; dropping it is dying.
+#[derive(Debug)]
+pub struct Presence {
+    holder: JoinHandle<()>,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.holder.abort();
+    }
+}
+
+impl Queue {
+    /// Shows that this incarnation is alive, until the returned value is dropped.
+    ///
+    /// # Errors
+    /// Postgres can't be reached, or a live process has the same incarnation.
+    pub async fn be_present(&self, worker: &WorkerIdentity) -> Result<Presence, QueueError> {
+        let incarnation = worker.incarnation.clone();
+        let queue = self.clone();
+        let Some(mut connection) = queue.lock_presence(&incarnation).await? else {
+            return Err(QueueError::Conflict(format!("another live process has the incarnation {incarnation}")));
+        };
+        let holder = tokio::spawn(async move {
+            let mut waits = Reconnect::new(Duration::from_millis(200), Duration::from_secs(5));
+            loop {
+                tokio::time::sleep(PROBE_EVERY).await;
+                if bounded(connection.ping()).await.is_ok() {
+                    continue;
+                }
+                tracing::debug!("the connection that shows this worker to be alive was lost");
+                connection = loop {
+                    match queue.lock_presence(&incarnation).await {
+                        Ok(Some(fresh)) => break fresh,
+                        // Postgres has not noticed yet that the old connection is gone, or is away itself.
+                        Ok(None) | Err(_) => tokio::time::sleep(waits.next_wait()).await,
+                    }
+                };
+                waits.reset();
+            }
+        });
+        Ok(Presence { holder })
+    }
+
+    async fn lock_presence(&self, incarnation: &str) -> Result<Option<PgConnection>, sqlx::Error> {
+        let options = (*self.pool.connect_options()).clone().application_name("pagehand presence");
+        let mut connection = bounded(options.connect()).await?;
+        let locked = bounded(
+            sqlx::query_scalar!(
+                r#"SELECT pg_try_advisory_lock(hashtextextended('pagehand worker ' || $1, 0)) AS "locked!""#,
+                incarnation,
+            )
+            .fetch_one(&mut connection),
+        )
+        .await?;
+        Ok(locked.then_some(connection))
+    }
+}

@@ -1,0 +1,236 @@
+//! Limits and turns: how many tasks a site sees at once and in a minute, over all workers, and who comes first.
+#![allow(clippy::unwrap_used, reason = "in a test an error is a failure")]
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use pagehand::queue::{NewProxy, Queue};
+use pagehand::site::Origin;
+use pagehand::task::NewTask;
+
+use database::TestDb;
+use tasks::*;
+
+#[path = "support/database.rs"]
+mod database;
+#[path = "support/tasks.rs"]
+mod tasks;
+
+fn sites_of(claimed: &[pagehand::queue::Claimed]) -> HashMap<&str, usize> {
+    let mut sites = HashMap::new();
+    for one in claimed {
+        *sites.entry(one.task.site.as_str()).or_default() += 1;
+    }
+    sites
+}
+
+/// `n` workers with connections of their own that claim at the same moment, `rounds` times; the most that ran at once.
+async fn claim_together(db: &TestDb, n: usize, rounds: usize, limit: u32) -> usize {
+    let mut queues: Vec<Queue> = Vec::new();
+    for _ in 0..n {
+        queues.push(db.queue().await);
+    }
+    let mut taken = 0;
+    for _ in 0..rounds {
+        let claims = queues.iter().map(|queue| queue.claim(&EVERYBODY, limit, LEASE));
+        taken += futures::future::try_join_all(claims).await.unwrap().iter().map(Vec::len).sum::<usize>();
+    }
+    taken
+}
+
+static EVERYBODY: std::sync::LazyLock<pagehand::queue::WorkerIdentity> = std::sync::LazyLock::new(|| worker("w"));
+
+#[tokio::test]
+async fn site_limits_hold_across_workers() {
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    queue.add_site(&site(SITE, Some(5), None)).await.unwrap();
+    enqueue(&queue, 100).await;
+    assert_eq!(claim_together(&db, 8, 3, 4).await, 5);
+    assert_eq!(queue.live().await.unwrap().running, 5);
+}
+
+#[tokio::test]
+async fn the_pace_of_a_site_holds_across_workers() {
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    queue.add_site(&site(SITE, None, Some(7))).await.unwrap();
+    enqueue(&queue, 100).await;
+    assert_eq!(claim_together(&db, 8, 3, 4).await, 7);
+    sqlx::query("UPDATE attempts SET started_at = started_at - interval '61 seconds' WHERE id <= 3")
+        .execute(&db.pool)
+        .await
+        .unwrap();
+    assert_eq!(claim_together(&db, 8, 1, 4).await, 3, "as many as a minute has passed for");
+}
+
+#[tokio::test]
+async fn a_slot_comes_back_when_its_task_ends_or_its_lease_runs_out() {
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    queue.add_site(&site(SITE, Some(2), None)).await.unwrap();
+    enqueue(&queue, 10).await;
+    let claimed = claim(&queue, 10).await;
+    assert_eq!(claimed.len(), 2);
+    settle(&queue, claimed[0].lease(), completed()).await;
+    assert_eq!(claim(&queue, 10).await.len(), 1);
+    sqlx::query("UPDATE tasks SET lease_expires_at = now() WHERE lease_owner IS NOT NULL")
+        .execute(&db.pool)
+        .await
+        .unwrap();
+    assert_eq!(claim(&queue, 10).await.len(), 2, "a crash leaks no slot, even before anybody has reaped it");
+}
+
+#[tokio::test]
+async fn tasks_of_sites_that_are_not_enrolled_are_claimed_to_be_refused() {
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    let mut ended = site("https://ended.example", Some(1), None);
+    ended.authorized_until = Some(queue.now().await.unwrap() - Duration::from_secs(1));
+    queue.add_site(&ended).await.unwrap();
+    queue.add_site(&site("https://removed.example", Some(1), None)).await.unwrap();
+    assert!(queue.remove_site(&"https://removed.example".parse().unwrap()).await.unwrap());
+    let tasks = ["https://never.example", "https://ended.example", "https://removed.example"].map(task_on);
+    add(&queue, &[tasks.to_vec(), tasks.to_vec()].concat()).await;
+    assert_eq!(claim(&queue, 10).await.len(), 6);
+}
+
+#[tokio::test]
+async fn sites_share_the_slots_of_a_claim_evenly() {
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    let mut tasks = vec![task_on("https://big.example"); 100];
+    tasks.extend(vec![task_on("https://small.example"); 3]);
+    tasks.extend(vec![task_on("https://middle.example"); 20]);
+    add(&queue, &tasks).await;
+    let claimed = claim(&queue, 30).await;
+    let sites = sites_of(&claimed);
+    assert_eq!(sites["https://small.example"], 3);
+    assert!(sites["https://big.example"].abs_diff(sites["https://middle.example"]) <= 1, "{sites:?}");
+    assert_eq!(claimed.len(), 30, "what one site can't use goes to the others");
+}
+
+#[tokio::test]
+async fn sites_take_turns_when_one_task_is_claimed_at_a_time() {
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    let mut tasks = vec![task_on("https://a.example"); 50];
+    tasks.extend(vec![task_on("https://b.example"); 50]);
+    tasks.extend(vec![task_on("https://c.example"); 50]);
+    add(&queue, &tasks).await;
+    let mut claimed = Vec::new();
+    for _ in 0..30 {
+        claimed.push(claim_one(&queue).await);
+    }
+    assert!(sites_of(&claimed).values().all(|n| *n == 10), "{:?}", sites_of(&claimed));
+}
+
+#[tokio::test]
+async fn a_site_at_its_limit_does_not_hold_up_the_others() {
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    queue.add_site(&site(SITE, Some(1), None)).await.unwrap();
+    let urgent = NewTask { priority: 10, ..task() };
+    add(&queue, &vec![urgent; 50]).await;
+    add(&queue, &vec![task_on("https://other.example"); 5]).await;
+    let claimed = claim(&queue, 10).await;
+    assert_eq!(sites_of(&claimed), HashMap::from([(SITE, 1), ("https://other.example", 5)]));
+}
+
+#[tokio::test]
+async fn the_higher_priority_goes_first_and_then_the_earlier_run_at() {
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    let now = queue.now().await.unwrap();
+    let at = |priority, minutes: u64| NewTask {
+        priority,
+        run_at: Some(now - Duration::from_secs(60 * minutes)),
+        ..task_on(if minutes.is_multiple_of(2) { SITE } else { "https://other.example" })
+    };
+    let ids = add(&queue, &[at(0, 2), at(5, 2), at(0, 4), at(5, 4), at(-1, 3), at(7, 1)]).await;
+    let mut order = Vec::new();
+    for _ in 0..6 {
+        order.push(claim_one(&queue).await.task.id);
+    }
+    assert_eq!(order, [5, 3, 1, 2, 0, 4].map(|n: usize| ids[n]));
+}
+
+#[tokio::test]
+async fn no_task_is_left_behind_when_many_claim_from_many_sites() {
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    let mut tasks = Vec::new();
+    for n in 0..40 {
+        let origin = format!("https://site-{n}.example");
+        queue.add_site(&site(&origin, Some(100), None)).await.unwrap();
+        tasks.extend(vec![NewTask { priority: n % 3, ..task_on(&origin) }; 10]);
+    }
+    add(&queue, &tasks).await;
+    let workers = (0..6).map(|_| async {
+        let queue = db.queue().await;
+        let mut n = 0;
+        loop {
+            let claimed = claim(&queue, 7).await;
+            if claimed.is_empty() && queue.live().await.unwrap().pending == 0 {
+                return n;
+            }
+            n += claimed.len();
+        }
+    });
+    let each: Vec<usize> = futures::future::join_all(workers).await;
+    assert_eq!(each.iter().sum::<usize>(), 400, "{each:?}");
+}
+
+#[tokio::test]
+async fn an_enrolment_is_replaced_removed_and_kept_on_record() {
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    let origin: Origin = SITE.parse().unwrap();
+    assert_eq!(queue.enrolment(SITE).await.unwrap(), None);
+    queue.add_site(&site(SITE, Some(8), None)).await.unwrap();
+    queue.add_site(&site(SITE, None, Some(3))).await.unwrap();
+    let listed = queue.sites().await.unwrap();
+    assert_eq!((listed.len(), listed[0].max_concurrency, listed[0].per_minute), (1, None, Some(3)));
+    assert!(queue.remove_site(&origin).await.unwrap());
+    assert!(!queue.remove_site(&origin).await.unwrap());
+    assert!(queue.sites().await.unwrap().is_empty());
+    let (removed, now) = queue.enrolment(SITE).await.unwrap().unwrap();
+    assert!(removed.check_active(now).is_err());
+    queue.add_site(&site(SITE, Some(8), None)).await.unwrap();
+    let (again, now) = queue.enrolment(SITE).await.unwrap().unwrap();
+    assert_eq!(again.check_active(now), Ok(()));
+    assert_eq!(queue.audit(10).await.unwrap().iter().filter(|entry| entry.action == "site.add").count(), 3);
+}
+
+#[tokio::test]
+async fn a_site_has_its_own_proxies_first_and_they_take_turns() {
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    let add = async |url: &str, own: bool| {
+        let site = own.then(|| SITE.parse().unwrap());
+        let new = NewProxy { url: url.to_owned(), username: None, password_ref: Some("env:PW".to_owned()), site };
+        queue.add_proxy(&new).await.unwrap()
+    };
+    assert_eq!(queue.take_proxy(SITE).await.unwrap(), None);
+    assert_eq!(queue.proxy_rest(SITE).await.unwrap(), None, "none is not the same as all resting");
+    let (a, b, all) = (add("http://a:1", true).await, add("http://b:1", true).await, add("http://c:1", false).await);
+    assert_eq!(add("http://a:1", true).await, a, "the same one again is the same one");
+    let take = async |site: &str| queue.take_proxy(site).await.unwrap().map(|proxy| proxy.id);
+    assert_eq!([take(SITE).await, take(SITE).await, take(SITE).await], [Some(a), Some(b), Some(a)]);
+    assert_eq!(take("https://other.example").await, Some(all));
+
+    queue.proxy_failed(a, "refused").await.unwrap();
+    queue.proxy_failed(b, "refused").await.unwrap();
+    assert_eq!(take(SITE).await, Some(all));
+    queue.proxy_failed(all, "refused").await.unwrap();
+    assert_eq!(take(SITE).await, None);
+    let back = queue.proxy_rest(SITE).await.unwrap().unwrap() - queue.now().await.unwrap();
+    assert!(back > chrono::TimeDelta::seconds(20) && back <= chrono::TimeDelta::seconds(30), "{back}");
+    queue.proxy_failed(b, "refused").await.unwrap();
+    queue.proxy_worked(a).await.unwrap();
+    assert_eq!(take(SITE).await, Some(a));
+    let rests: Vec<u32> = queue.proxies().await.unwrap().iter().map(|proxy| proxy.failures).collect();
+    assert_eq!(rests, [0, 2, 1]);
+    assert!(queue.remove_proxy(a).await.unwrap());
+    assert_eq!(take(SITE).await, None);
+}
