@@ -1,0 +1,30 @@
+//! Chrome: processes, tabs, frames, elements. The only module that speaks the DevTools protocol.
+
+mod capture;
+mod chrome;
+mod egress;
+mod element;
+mod error;
+mod events;
+mod frame;
+mod install;
+mod json;
+mod navigation;
+mod observe;
+mod pool;
+mod process;
+mod profile;
+mod router;
+mod setup;
+mod standing;
+mod state;
+mod submit;
+mod tab;
+mod types;
+mod wire;
+
+pub use egress::{EgressLimits, EgressProxy, UpstreamProxy};
+pub use error::BrowserError;
+pub use pool::BrowserPool;
+pub use tab::Tab;
+pub use types::*;

@@ -1,0 +1,120 @@
+//! Evidence: the document as text and the picture of it, from a page in whatever state.
+//!
+//! Never longer than the budget. A page whose scripts run on without end is stopped first; an open dialog has been
+//! answered already; a crashed page has nothing to show, and the error says so.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use chromiumoxide::cdp::browser_protocol::page::{CaptureScreenshotFormat, CaptureScreenshotParams};
+use chromiumoxide::cdp::js_protocol::runtime::TerminateExecutionParams;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::error::BrowserError;
+use super::tab::Tab;
+use super::types::DomCapture;
+
+/// HTML longer than this many UTF-16 units is cut off in the page, before it crosses to us.
+const LONGEST_HTML: u32 = 5_000_000;
+
+#[derive(Deserialize)]
+struct Serialised {
+    html: String,
+    full: u64,
+    truncated: bool,
+}
+
+#[derive(Deserialize)]
+struct Screenshot {
+    data: String,
+}
+
+impl Tab {
+    /// The document as HTML: present values of fields as attributes (passwords and one-time codes blanked), open shadow
+    /// roots as templates, frames of the same origin as `srcdoc`; cut at five million characters.
+    ///
+    /// # Errors
+    /// [`BrowserError::RendererCrashed`], [`BrowserError::Unresponsive`] and the like: there is nothing to capture then.
+    pub async fn dom(&self, budget: Duration) -> Result<DomCapture, BrowserError> {
+        let deadline = Instant::now() + budget;
+        let args = [json!(LONGEST_HTML)];
+        let captured = self.patiently(budget, |deadline| {
+            self.call_until::<Serialised>(&self.main, "(ph, cap) => ph.serialise(cap)", &args, deadline)
+        });
+        let captured = within(deadline, "the document", captured).await?;
+        Ok(DomCapture { html: captured.html, truncated: captured.truncated, full_bytes: captured.full })
+    }
+
+    /// A PNG of the viewport.
+    ///
+    /// # Errors
+    /// As [`Tab::dom`].
+    pub async fn screenshot(&self, budget: Duration) -> Result<Bytes, BrowserError> {
+        let deadline = Instant::now() + budget;
+        let capture = &CaptureScreenshotParams {
+            format: Some(CaptureScreenshotFormat::Png),
+            optimize_for_speed: Some(true),
+            ..CaptureScreenshotParams::default()
+        };
+        let taken = self.patiently(budget, |deadline| async move {
+            let page = self.page()?;
+            page.call::<_, Screenshot>(capture, deadline).await
+        });
+        let taken = within(deadline, "a screenshot", taken).await?;
+        let png = STANDARD.decode(taken.data.as_bytes());
+        png.map(Bytes::from)
+            .map_err(|error| BrowserError::Decode { what: "a screenshot".to_owned(), message: error.to_string() })
+    }
+
+    /// Title and address of the page.
+    ///
+    /// # Errors
+    /// As [`Tab::dom`].
+    pub async fn title_and_url(&self) -> Result<(String, String), BrowserError> {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let title = self.call_until::<String>(&self.main, "() => document.title.slice(0, 1000)", &[], deadline).await?;
+        let url = self.state.with(|inner| inner.main_frame().map(|frame| frame.url.clone())).unwrap_or_default();
+        Ok((title, url))
+    }
+
+    /// `act` with half of the budget; when it is not answered, the page's scripts are stopped and it is done once more.
+    async fn patiently<T, F>(&self, budget: Duration, mut act: impl FnMut(Instant) -> F) -> Result<T, BrowserError>
+    where
+        F: Future<Output = Result<T, BrowserError>>,
+    {
+        let fault = || match self.state.with(|inner| inner.fault.clone()) {
+            // The page still lives with these two, and its picture says more than any message.
+            Some(BrowserError::DialogLoop { .. } | BrowserError::TabsLimit { .. }) | None => None,
+            fault => fault,
+        };
+        if let Some(fault) = fault() {
+            return Err(fault);
+        }
+        let started = Instant::now();
+        match act(started + budget / 2).await {
+            Err(BrowserError::Unresponsive { .. } | BrowserError::PageHung { .. } | BrowserError::Navigated) => {}
+            done => return done.map_err(|error| fault().unwrap_or(error)),
+        }
+        let page = self.page()?;
+        let stop = Instant::now() + budget / 8;
+        if page.call::<_, IgnoredAny>(&TerminateExecutionParams::default(), stop).await.is_ok() {
+            self.state.with(|inner| inner.counters.scripts_stopped += 1);
+        }
+        act(started + budget).await.map_err(|error| fault().unwrap_or(error))
+    }
+}
+
+async fn within<T>(
+    deadline: Instant,
+    what: &str,
+    act: impl Future<Output = Result<T, BrowserError>>,
+) -> Result<T, BrowserError> {
+    let started = Instant::now();
+    let late = |_| BrowserError::Unresponsive { method: what.to_owned(), after: started.elapsed() };
+    tokio::time::timeout_at(deadline, act).await.map_err(late)?
+}

@@ -1,0 +1,223 @@
+//! Events of a tab, taken in on the reading task, in the order they came.
+
+use tokio::time::Instant;
+
+use super::chrome::Attached;
+use super::error::BrowserError;
+use super::events::*;
+use super::router::{Events, Session, lock};
+use super::state::{Inner, TabState, World};
+use super::types::TroubleKind;
+use super::{json, setup, submit};
+
+impl TabState {
+    fn network(&self, inner: &mut Inner, session: &Session, method: &str, params: &str) {
+        match method {
+            "Network.requestWillBeSent" => {
+                inner.counters.requests += 1;
+                inner.active = Instant::now();
+                let Ok(sent) = serde_json::from_str::<RequestWillBeSent>(params) else { return };
+                if let (Some(answer), Some(course)) = (sent.redirect_response, inner.watched.get_mut(&sent.request_id))
+                    && course.status.is_none()
+                {
+                    course.answered(&answer, session);
+                }
+            }
+            "Network.responseReceived" => {
+                inner.active = Instant::now();
+                let Ok(received) = json::lenient::<ResponseReceived>(params) else { return };
+                let answer = &received.response;
+                if received.r#type == "Document" {
+                    let document = inner.document(&received.request_id);
+                    document.status = answer.status();
+                    document.retry_after = answer.header("retry-after").map(str::to_owned);
+                    document.mime_type = answer.mime_type.clone();
+                }
+                if let Some(course) = inner.watched.get_mut(&received.request_id)
+                    && course.status.is_none()
+                {
+                    course.answered(answer, session);
+                }
+                if let Some(status @ 400..) = answer.status() {
+                    self.note(inner, TroubleKind::HttpStatus, &answer.url, Some(status), "");
+                }
+            }
+            "Network.loadingFinished" => {
+                inner.active = Instant::now();
+                let Ok(finished) = serde_json::from_str::<LoadingFinished>(params) else { return };
+                inner.counters.bytes_received += finished.encoded_data_length.max(0.0) as u64;
+                if let Some(course) = inner.watched.get_mut(&finished.request_id) {
+                    course.finished = true;
+                }
+            }
+            "Network.loadingFailed" => {
+                inner.active = Instant::now();
+                let Ok(failed) = serde_json::from_str::<LoadingFailed>(params) else { return };
+                inner.counters.failed_requests += 1;
+                if failed.r#type == "Document" {
+                    inner.document(&failed.request_id).error = Some(failed.error_text.clone());
+                }
+                if let Some(course) = inner.watched.get_mut(&failed.request_id) {
+                    course.error = Some(failed.error_text.clone());
+                    course.finished = true;
+                }
+                if failed.error_text != "net::ERR_ABORTED" {
+                    self.note(inner, TroubleKind::RequestFailed, "", None, &failed.error_text);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn page(&self, inner: &mut Inner, session: &Session, method: &str, params: &str) {
+        match method {
+            "Page.frameAttached" => {
+                let Ok(attached) = serde_json::from_str::<FrameAttached>(params) else { return };
+                inner.frame(&attached.frame_id, session).parent = Some(attached.parent_frame_id);
+            }
+            "Page.frameNavigated" => {
+                let Ok(navigated) = json::lenient::<FrameNavigated>(params) else { return };
+                inner.navigated(navigated.frame, session);
+            }
+            "Page.navigatedWithinDocument" => {
+                let Ok(within) = json::lenient::<NavigatedWithin>(params) else { return };
+                if let Some(frame) = inner.frames.get_mut(&within.frame_id) {
+                    frame.url = within.url;
+                }
+                inner.active = Instant::now();
+            }
+            "Page.frameDetached" => {
+                let Ok(detached) = serde_json::from_str::<FrameDetached>(params) else { return };
+                match detached.reason.as_deref() {
+                    // It goes on in another process.
+                    Some("swap") => {
+                        if let Some(frame) = inner.frames.get_mut(&detached.frame_id)
+                            && frame.session.id() == session.id()
+                        {
+                            frame.world = None;
+                        }
+                    }
+                    _ => inner.remove_frame(&detached.frame_id),
+                }
+            }
+            "Page.lifecycleEvent" => {
+                let Ok(event) = serde_json::from_str::<LifecycleEvent>(params) else { return };
+                match event.name {
+                    "DOMContentLoaded" => inner.document(event.loader_id).ready = true,
+                    "load" => {
+                        let document = inner.document(event.loader_id);
+                        (document.ready, document.loaded) = (true, true);
+                    }
+                    _ => return,
+                }
+                inner.active = Instant::now();
+            }
+            "Page.frameRequestedNavigation" | "Page.frameStartedNavigating" => {
+                let Ok(event) = serde_json::from_str::<OfFrame>(params) else { return };
+                inner.active = Instant::now();
+                if event.frame_id == inner.main {
+                    inner.leaving = Some(Instant::now());
+                }
+            }
+            "Page.fileChooserOpened" => inner.counters.file_choosers += 1,
+            "Page.downloadWillBegin" => {
+                let Ok(event) = serde_json::from_str::<OfFrame>(params) else { return };
+                if let Some(frame) = inner.frames.get(&event.frame_id) {
+                    let loader = frame.loader.clone();
+                    inner.document(&loader).download = true;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn runtime(&self, inner: &mut Inner, session: &Session, method: &str, params: &str) {
+        match method {
+            "Runtime.executionContextCreated" => {
+                let Ok(created) = json::lenient::<ContextCreated>(params) else { return };
+                let context = created.context;
+                if context.name == setup::WORLD
+                    && let Some(id) = context.aux_data.and_then(|aux| aux.frame_id)
+                {
+                    let session_id = session.id().map(str::to_owned);
+                    let frame = inner.frame(&id, session);
+                    frame.session = session.clone();
+                    frame.world = Some(World { unique: context.unique_id, id: context.id, session: session_id });
+                }
+            }
+            "Runtime.executionContextDestroyed" => {
+                let Ok(gone) = serde_json::from_str::<ContextDestroyed>(params) else { return };
+                inner.forget_worlds(session, |world| world.id == gone.execution_context_id);
+            }
+            "Runtime.executionContextsCleared" => inner.forget_worlds(session, |_| true),
+            "Runtime.consoleAPICalled" => {
+                let Ok(called) = json::lenient::<ConsoleCalled>(params) else { return };
+                if called.r#type == "error" || called.r#type == "assert" {
+                    inner.counters.console_errors += 1;
+                    self.note(inner, TroubleKind::ConsoleError, "", None, &called.text());
+                }
+            }
+            "Runtime.exceptionThrown" => {
+                inner.counters.console_errors += 1;
+                let Ok(thrown) = json::lenient::<ExceptionThrown>(params) else { return };
+                let details = thrown.exception_details;
+                let url = details.url.clone().unwrap_or_default();
+                self.note(inner, TroubleKind::Exception, &url, None, &details.message());
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Events for TabState {
+    fn event(&self, session: &Session, method: &str, params: &str) {
+        let domain = method.split_once('.').map_or("", |(domain, _)| domain);
+        match (domain, method) {
+            (_, "Page.javascriptDialogOpening") => {
+                let Ok(dialog) = json::lenient::<DialogOpening>(params) else { return };
+                self.dialog(session, &dialog);
+            }
+            (_, "Target.attachedToTarget") => {
+                let Ok(attached) = serde_json::from_str::<Attached>(params) else { return };
+                self.child_attached(session, &attached);
+            }
+            (_, "Fetch.requestPaused") => {
+                let Ok(paused) = json::lenient::<Paused>(params) else {
+                    // Unreadable, but it must be answered.
+                    if let Ok(id) = json::lenient::<PausedId>(params) {
+                        submit::let_go(session, &id.request_id);
+                    }
+                    return;
+                };
+                let mut inner = lock(&self.inner);
+                let unwatched = match &inner.intercept {
+                    Some(queue) => queue.send((session.clone(), paused)).err().map(|error| error.0.1),
+                    None => Some(paused),
+                };
+                if let Some(paused) = unwatched
+                    && submit::after_submission(session, &paused, inner.spent.as_ref())
+                {
+                    inner.counters.refused_repeats += 1;
+                }
+                return;
+            }
+            ("Network", _) => self.network(&mut lock(&self.inner), session, method, params),
+            ("Page", _) => self.page(&mut lock(&self.inner), session, method, params),
+            ("Runtime", _) => self.runtime(&mut lock(&self.inner), session, method, params),
+            _ => return,
+        }
+        self.touch();
+    }
+
+    fn ended(&self, session: &Session, cause: &BrowserError) {
+        let mut inner = lock(&self.inner);
+        inner.sessions.retain(|one| one.id() != session.id());
+        if inner.page.as_ref().is_some_and(|page| page.id() == session.id()) {
+            inner.fault.get_or_insert_with(|| cause.clone());
+        } else {
+            inner.forget_worlds(session, |_| true);
+        }
+        drop(inner);
+        self.touch();
+    }
+}
