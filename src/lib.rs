@@ -12,3 +12,4 @@ pub mod record; // steps and artifacts in the shape that rows, files and answers
 pub mod retry; // when a failed attempt is repeated
 pub mod site; // origins, enrolments, private addresses
 pub mod task; // what the queue holds
+pub mod telemetry; // the record on disk

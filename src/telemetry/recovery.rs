@@ -1,0 +1,360 @@
+//! What a crash, or an earlier attempt, left in a run directory.
+//!
+//! Two rules. What is valid is never touched: a torn last line is moved to `steps.jsonl.torn`, not deleted, and an earlier
+//! attempt's files are moved to a directory of their own, never over others. And of two processes that come at the
+//! same time (the reaper that buries an attempt, the worker that begins the next) either may be first: who comes
+//! second finds the files where the first has put them.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value, json};
+
+use super::bounds::clean_meta;
+use super::dir::Dir;
+use super::errors::Errors;
+use super::report::{self, Report};
+use super::result::{Document, result_fields, seconds};
+use super::run::{INIT, Init, REPORT, RESULT, STEPS, TAKEOVER_PATIENCE, json_file};
+use super::snapshot::saved_since;
+use super::{Redactor, RunsDir};
+use crate::failure::Failure;
+use crate::record::rfc3339;
+use crate::task::{Fence, TaskId};
+
+const ATTEMPTS: &str = "attempts";
+const TORN: &str = "steps.jsonl.torn";
+/// Largest `init.json` or `final_result.json` that is read back.
+const JSON_LIMIT: u64 = 4 << 20;
+/// Most directories that are tried for one archived attempt.
+const ARCHIVE_NAMES: u32 = 10_000;
+
+/// An attempt whose worker is gone, as the reaper knows it.
+#[derive(Debug, Clone)]
+pub struct LostAttempt {
+    /// Number of the task and of its run.
+    pub task_id: TaskId,
+    /// Id of the attempt.
+    pub fence: Fence,
+    /// Attempts before it.
+    pub retry_count: u32,
+    /// When it started.
+    pub started_at: DateTime<Utc>,
+    /// When it was taken back.
+    pub completed_at: DateTime<Utc>,
+    /// How long it was held.
+    pub execution_time: Duration,
+    /// Why it counts as failed: `infra.worker_lost`.
+    pub failure: Failure,
+    /// `meta` of `init.json`, used where the attempt died before it could write its own.
+    pub meta: Map<String, Value>,
+}
+
+/// What was found of a lost attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Recovered {
+    /// It had written its own final result before it died: the whole of `final_result.json`.
+    Finished(Value),
+    /// Its final result was written now.
+    Written,
+    /// Its final result could not be written; counted and logged.
+    Unwritable,
+}
+
+/// Mends the directory of a lost attempt and writes the final result that it could not write itself. From then on that
+/// attempt's worker, should it still live, writes nothing there any more. Does no harm when called twice, or after the
+/// next attempt has begun.
+pub async fn recover_run(dir: &RunsDir, lost: LostAttempt) -> Recovered {
+    let (runs, errors) = (dir.clone(), Errors::new(lost.task_id));
+    let job = move || {
+        recover(&runs, &lost, &errors).unwrap_or_else(|error| {
+            errors.note("result", &error);
+            Recovered::Unwritable
+        })
+    };
+    tokio::task::spawn_blocking(job).await.unwrap_or(Recovered::Unwritable)
+}
+
+fn recover(runs: &RunsDir, lost: &LostAttempt, errors: &Errors) -> io::Result<Recovered> {
+    let dir = runs.run_dir(lost.task_id)?;
+    let lock = dir.lock(true, TAKEOVER_PATIENCE);
+    if Owner::of(&dir).is_some_and(|owner| owner.is_after(lost)) {
+        // The next attempt has begun. Its directory is not to be mended under its hands.
+        drop(lock);
+        return bury_in_archive(&dir, lost);
+    }
+    if lock.is_some()
+        && let Err(error) = mend(&dir)
+    {
+        errors.note("archive", &error);
+    }
+    if !Owner::of(&dir).is_some_and(|owner| owner.is(lost)) {
+        archive(&dir, lost.retry_count)?;
+        init_of(lost, &lost_meta(lost)).write(&dir)?;
+    }
+    let init: Value = read_json(&dir, INIT).unwrap_or_default();
+    if let Some(result) = own_result(&dir, lost) {
+        return Ok(Recovered::Finished(result));
+    }
+    if dir.identity(RESULT).is_some() {
+        // Neither readable nor anybody's: kept beside the one that takes its place.
+        let _ = dir.move_new(RESULT, &dir, "final_result.json.damaged");
+    }
+    bury(&dir, lost, &init, errors)?;
+    Ok(Recovered::Written)
+}
+
+/// Writes report and final result of a lost attempt from what it left on the disk.
+fn bury(dir: &Dir, lost: &LostAttempt, init: &Value, errors: &Errors) -> io::Result<()> {
+    let started_at = init
+        .get("started_at")
+        .and_then(|text| DateTime::parse_from_rfc3339(text.as_str()?).ok())
+        .map_or(lost.started_at, |time| time.to_utc());
+    let (steps, _) = report::logged_steps(dir);
+    let steps: Vec<_> = steps
+        .into_iter()
+        .filter(|logged| {
+            logged.attempt.map_or(logged.retry_count == u64::from(lost.retry_count), |id| id == lost.fence.0)
+        })
+        .map(|logged| logged.step)
+        .collect();
+    let saved = saved_since(dir, &dir.names()?, started_at.timestamp_millis());
+    let fields = result_fields(Some(&lost.failure), lost.execution_time, lost.retry_count, &steps, Map::new());
+    let gone = "the worker was lost before it could take one";
+    let mut artifacts = Map::new();
+    let mut missing = Vec::new();
+    for what in ["dom", "screenshot"] {
+        let part = match saved.iter().rfind(|saved| saved.what == what) {
+            Some(saved) => json!({"status": "ok", "name": saved.name, "bytes": saved.bytes}),
+            None => {
+                missing.push((what, gone));
+                json!({"status": "unavailable", "cause": gone})
+            }
+        };
+        artifacts.insert(what.to_owned(), part);
+    }
+    let meta = init.get("meta").and_then(Value::as_object).cloned().unwrap_or_default();
+    let page = report::page(&Report {
+        task_id: lost.task_id,
+        fence: lost.fence,
+        retry_count: lost.retry_count,
+        meta: &meta,
+        started_at,
+        completed_at: lost.completed_at,
+        execution_time: lost.execution_time,
+        failure: Some(&lost.failure),
+        result: &fields,
+        steps: &steps,
+        saved: &saved,
+        missing: &missing,
+        earlier: report::earlier_attempts(dir, lost.fence),
+    });
+    if let Err(error) = dir.temp(&[page.as_bytes()]).and_then(|temp| dir.put(temp, REPORT)) {
+        errors.note("report", &error);
+    }
+    let document = document(lost, started_at, fields, artifacts);
+    dir.put(dir.temp(&[&json_file(&document)?])?, RESULT)?;
+    dir.sync()
+}
+
+/// Completes the archived files of a lost attempt whose successor has begun already.
+fn bury_in_archive(dir: &Dir, lost: &LostAttempt) -> io::Result<Recovered> {
+    let (attempts, _) = dir.child_or_new(ATTEMPTS)?;
+    let archived = attempts.names()?.into_iter().find_map(|name| {
+        let place = attempts.child(&name).ok()?;
+        Owner::of(&place).is_some_and(|owner| owner.is(lost)).then_some(place)
+    });
+    let place = match archived {
+        Some(place) => place,
+        None => {
+            let place = free_place(&attempts, &place_names(Some(lost.retry_count.into()), None), &[INIT, RESULT])?;
+            init_of(lost, &lost_meta(lost)).write(&place)?;
+            place
+        }
+    };
+    if let Some(result) = own_result(&place, lost) {
+        return Ok(Recovered::Finished(result));
+    }
+    let fields = result_fields(Some(&lost.failure), lost.execution_time, lost.retry_count, &[], Map::new());
+    let document = document(lost, lost.started_at, fields, Map::new());
+    place.put(place.temp(&[&json_file(&document)?])?, RESULT)?;
+    place.sync()?;
+    attempts.sync()?;
+    Ok(Recovered::Written)
+}
+
+fn document(
+    lost: &LostAttempt,
+    started_at: DateTime<Utc>,
+    result: Map<String, Value>,
+    artifacts: Map<String, Value>,
+) -> Document {
+    Document {
+        task_id: lost.task_id,
+        attempt: lost.fence,
+        started_at: rfc3339(started_at),
+        completed_at: rfc3339(lost.completed_at),
+        execution_time: seconds(lost.execution_time),
+        result,
+        artifacts,
+    }
+}
+
+fn lost_meta(lost: &LostAttempt) -> Map<String, Value> {
+    let mut meta = clean_meta(&Redactor::default(), &Value::Object(lost.meta.clone()));
+    meta.insert("retry_count".to_owned(), lost.retry_count.into());
+    meta.insert("recovered".to_owned(), true.into());
+    meta
+}
+
+fn init_of<'a>(lost: &LostAttempt, meta: &'a Map<String, Value>) -> Init<'a> {
+    Init { task_id: lost.task_id, started_at: rfc3339(lost.started_at), attempt: lost.fence, meta }
+}
+
+/// The attempt that a directory's `init.json`, or else its `final_result.json`, is of.
+#[derive(Debug, Clone, Copy)]
+struct Owner {
+    attempt: Option<i64>,
+    retry_count: Option<u64>,
+}
+
+impl Owner {
+    fn of(dir: &Dir) -> Option<Owner> {
+        let number = |document: &Value, pointer: &str| document.pointer(pointer).and_then(Value::as_i64);
+        let (document, count) = match read_json(dir, INIT) {
+            Some(init) => (init, "/meta/retry_count"),
+            None => (read_json(dir, RESULT)?, "/result/retry_count"),
+        };
+        let retry_count = number(&document, count).and_then(|count| u64::try_from(count).ok());
+        Some(Owner { attempt: number(&document, "/attempt"), retry_count })
+    }
+
+    /// Ids of attempts are never used twice. A directory without one is from elsewhere: then the count decides.
+    fn is(&self, lost: &LostAttempt) -> bool {
+        self.attempt.map_or(self.retry_count == Some(lost.retry_count.into()), |attempt| attempt == lost.fence.0)
+    }
+
+    fn is_after(&self, lost: &LostAttempt) -> bool {
+        match self.attempt {
+            Some(attempt) => attempt > lost.fence.0,
+            None => self.retry_count.is_some_and(|count| count > lost.retry_count.into()),
+        }
+    }
+}
+
+fn own_result(dir: &Dir, lost: &LostAttempt) -> Option<Value> {
+    let result = read_json(dir, RESULT)?;
+    let own = match result.get("attempt").and_then(Value::as_i64) {
+        Some(attempt) => attempt == lost.fence.0,
+        None => result.pointer("/result/retry_count").and_then(Value::as_u64) == Some(lost.retry_count.into()),
+    };
+    (own && result.get("result").is_some_and(Value::is_object)).then_some(result)
+}
+
+pub(super) fn read_json(dir: &Dir, name: &str) -> Option<Value> {
+    serde_json::from_slice(&dir.read(name, JSON_LIMIT)?).ok()
+}
+
+/// Moves `init.json` and `final_result.json` of the attempt before to `attempts/{retry_count}/`. One that was released,
+/// and so has the same count as the newcomer, goes to `attempts/{retry_count}-released-{k}/`; one that is in the way for
+/// another reason (a run of the same number from another database) to `…-earlier-{k}/`.
+pub(super) fn archive(dir: &Dir, newcomer: u32) -> io::Result<()> {
+    // The result first: an `init.json` without one can still get it from the reaper.
+    let files: Vec<&str> = [RESULT, INIT].into_iter().filter(|name| dir.identity(name).is_some()).collect();
+    if files.is_empty() {
+        return Ok(());
+    }
+    let count = Owner::of(dir).and_then(|owner| owner.retry_count);
+    let same = (count == Some(newcomer.into())).then(|| {
+        let code = read_json(dir, RESULT).and_then(|result| result.pointer("/result/failure_code").cloned());
+        if code.is_none_or(|code| code == "infra.shutdown") { "released" } else { "earlier" }
+    });
+    let (attempts, _) = dir.child_or_new(ATTEMPTS)?;
+    let place = free_place(&attempts, &place_names(count, same), &files)?;
+    for name in files {
+        dir.move_new(name, &place, name)?;
+    }
+    place.sync()?;
+    attempts.sync()?;
+    dir.sync()
+}
+
+/// Names for the directory of an archived attempt, best first. `same`: the plain one belongs to the newcomer.
+fn place_names(count: Option<u64>, same: Option<&str>) -> Vec<String> {
+    let plain = count.map_or("unknown".to_owned(), |count| count.to_string());
+    let label = same.unwrap_or("earlier");
+    let numbered = (1..=ARCHIVE_NAMES).map(|k| format!("{plain}-{label}-{k}"));
+    same.is_none().then(|| plain.clone()).into_iter().chain(numbered).collect()
+}
+
+/// The first of `names` in which none of `files` is there yet, made if it is missing.
+fn free_place(attempts: &Dir, names: &[String], files: &[&str]) -> io::Result<Dir> {
+    for name in names {
+        // A link or file of that name is in the way, as a directory with those files would be.
+        if let Ok((place, _)) = attempts.child_or_new(name)
+            && files.iter().all(|file| place.identity(file).is_none())
+        {
+            return Ok(place);
+        }
+    }
+    Err(rustix::io::Errno::EXIST.into())
+}
+
+/// Sweeps temporary files and moves a torn last line of `steps.jsonl` out of the way.
+pub(super) fn mend(dir: &Dir) -> io::Result<()> {
+    dir.sweep()?;
+    if let Ok(attempts) = dir.child(ATTEMPTS) {
+        for name in attempts.names()? {
+            if let Ok(place) = attempts.child(&name) {
+                place.sweep()?;
+            }
+        }
+    }
+    match dir.file(STEPS, true) {
+        Ok(mut steps) => mend_last_line(dir, &mut steps),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn mend_last_line(dir: &Dir, steps: &mut File) -> io::Result<()> {
+    let length = steps.metadata()?.len();
+    let whole = end_of_whole_lines(steps, length)?;
+    if whole == length {
+        return Ok(());
+    }
+    steps.seek(SeekFrom::Start(whole))?;
+    let mut last = Vec::new();
+    steps.take(JSON_LIMIT).read_to_end(&mut last)?;
+    if last.len() as u64 == length - whole && serde_json::from_slice::<Map<String, Value>>(&last).is_ok() {
+        // Only its line feed is missing.
+        return dir.append(STEPS)?.write_all(b"\n");
+    }
+    steps.seek(SeekFrom::Start(whole))?;
+    let mut torn = dir.append(TORN)?;
+    io::copy(steps, &mut torn)?;
+    torn.write_all(b"\n")?;
+    torn.sync_all()?;
+    dir.sync()?;
+    steps.set_len(whole)?;
+    steps.sync_all()
+}
+
+/// Where the last whole line ends. Reads from the end, a block at a time: a torn line may be of any length.
+fn end_of_whole_lines(file: &mut File, length: u64) -> io::Result<u64> {
+    let mut block = vec![0; 64 << 10];
+    let mut end = length;
+    while end > 0 {
+        let start = end.saturating_sub(block.len() as u64);
+        let block = &mut block[..usize::try_from(end - start).unwrap_or_default()];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(block)?;
+        if let Some(position) = block.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + position as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}

@@ -1,0 +1,250 @@
+//! What is left of a run when its worker dies, is slow, or loses its lease, and when several attempts follow each other.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+
+use pagehand::failure::{Failure, FailureReason};
+use pagehand::task::TaskId;
+use pagehand::telemetry::{
+    Recovered, RunStart, SnapshotKind, Usage, finalize_run, init_run, log_step, recover_run, save_snapshot,
+};
+use serde_json::{Value, json};
+
+#[path = "support/runs.rs"]
+mod support;
+
+use support::{append, ended, lost, names, runs, snapshot, start, timeout};
+
+#[tokio::test]
+async fn the_attempt_before_is_moved_to_its_own_directory_and_steps_go_on_in_the_same_file() {
+    let runs = runs();
+    for retry_count in 0..3 {
+        let run = runs.attempt(retry_count, 10 + i64::from(retry_count)).await;
+        log_step(&run, "task_started", Value::Null);
+        log_step(&run, "task_locked", Value::Null);
+        finalize_run(&run, ended(Some(timeout()))).await;
+    }
+    for (place, retry_count) in [("attempts/0", 0), ("attempts/1", 1), (".", 2)] {
+        assert_eq!(runs.json(&format!("{place}/init.json"))["meta"]["retry_count"], retry_count);
+        assert_eq!(runs.json(&format!("{place}/final_result.json"))["result"]["retry_count"], retry_count);
+    }
+    let counts: Vec<(i64, i64)> = runs
+        .lines()
+        .iter()
+        .map(|line| (line["meta"]["retry_count"].as_i64().unwrap(), line["seq"].as_i64().unwrap()))
+        .collect();
+    assert_eq!(counts, [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)]);
+    let report = runs.text("report.html");
+    assert!(report.contains("attempts/0/final_result.json") && report.contains("attempt 3 of 4"), "{report}");
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_released_and_one_from_elsewhere_are_kept_under_other_names() {
+    let runs = runs();
+    let released = Failure::retryable(FailureReason::Unknown, "infra.shutdown", "the worker was shut down");
+    for (fence, failure) in [(1, &released), (2, &released), (3, &timeout()), (4, &timeout())] {
+        let run = runs.attempt(0, fence).await;
+        finalize_run(&run, ended(Some(failure.clone()))).await;
+    }
+    let run = runs.attempt(1, 5).await;
+    assert!(run.write_errors().0.is_empty());
+    let kept = names(&runs.path("attempts"));
+    assert_eq!(kept, ["0", "0-earlier-1", "0-released-1", "0-released-2"]);
+    let attempts: Vec<Value> =
+        kept.iter().map(|name| runs.json(&format!("attempts/{name}/init.json"))["attempt"].clone()).collect();
+    assert_eq!(attempts, [4, 3, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_torn_last_line_and_temporary_files_are_put_aside_and_whole_lines_are_not_touched() {
+    let runs = runs();
+    let run = runs.attempt(0, 1).await;
+    log_step(&run, "task_started", Value::Null);
+    drop(run);
+    let before = runs.text("steps.jsonl");
+    let torn = format!("{{\"timestamp\":\"2024{}", "x".repeat(200_000));
+    append(&runs.path("steps.jsonl"), torn.as_bytes());
+    fs::write(runs.path(".77-1.tmp"), "half a picture").unwrap();
+    fs::create_dir_all(runs.path("attempts/0")).unwrap();
+    fs::write(runs.path("attempts/0/.77-2.tmp"), "half a result").unwrap();
+
+    let run = runs.attempt(1, 2).await;
+    log_step(&run, "task_started", Value::Null);
+    let after = runs.text("steps.jsonl");
+    assert!(after.starts_with(&before));
+    assert_eq!(runs.lines().len(), 2);
+    assert_eq!(runs.text("steps.jsonl.torn"), format!("{torn}\n"));
+    assert_eq!(runs.names(), ["attempts", "init.json", "steps.jsonl", "steps.jsonl.torn"]);
+    assert_eq!(names(&runs.path("attempts/0")), ["init.json"]);
+}
+
+#[tokio::test]
+async fn a_last_line_that_only_lacks_its_line_feed_is_valid_and_stays() {
+    let runs = runs();
+    drop(runs.attempt(0, 1).await);
+    append(&runs.path("steps.jsonl"), br#"{"timestamp":"2024-01-15T10:30:00.000Z","step":"task_started","meta":{}}"#);
+    let run = runs.attempt(1, 2).await;
+    log_step(&run, "task_started", Value::Null);
+    assert_eq!(runs.lines().len(), 2);
+    assert!(!runs.path("steps.jsonl.torn").exists());
+}
+
+#[tokio::test]
+async fn a_lost_attempt_gets_the_final_result_that_it_could_not_write() {
+    let runs = runs();
+    let run = runs.attempt(1, 7).await;
+    log_step(&run, "task_started", Value::Null);
+    run.start_step("fill_form", Value::Null).finish(Ok(()), Usage { tokens: 5, cost_usd: 0.5 });
+    append(&runs.path("steps.jsonl"), b"{\"timest");
+
+    assert_eq!(recover_run(&runs.dir, lost(1, 7)).await, Recovered::Written);
+    let result = runs.json("final_result.json");
+    assert_eq!(result["result"]["failure_code"], "infra.worker_lost");
+    assert_eq!((&result["result"]["retry_count"], &result["result"]["tokens"]), (&json!(1), &json!(5)));
+    assert_eq!(result["started_at"], "2024-01-15T10:30:00.123Z");
+    assert_eq!(result["artifacts"]["screenshot"]["status"], "unavailable");
+    assert!(runs.text("report.html").contains("its worker was lost"));
+    assert_eq!(runs.lines().len(), 2);
+
+    // The worker was not dead, only slow.
+    log_step(&run, "too_late", Value::Null);
+    finalize_run(&run, ended(None)).await;
+    assert!(run.is_revoked());
+    assert_eq!(runs.json("final_result.json"), result);
+    assert_eq!(runs.lines().len(), 2);
+    assert!(matches!(recover_run(&runs.dir, lost(1, 7)).await, Recovered::Finished(found) if found == result));
+}
+
+#[tokio::test]
+async fn an_attempt_that_died_after_its_final_result_keeps_its_own_verdict() {
+    let runs = runs();
+    let run = runs.attempt(0, 7).await;
+    finalize_run(&run, ended(None)).await;
+    let Recovered::Finished(found) = recover_run(&runs.dir, lost(0, 7)).await else { panic!("its verdict was lost") };
+    assert_eq!(found["result"]["success"], true);
+    assert_eq!(runs.json("final_result.json"), found);
+}
+
+#[tokio::test]
+async fn an_attempt_that_died_before_it_wrote_anything_gets_init_and_result_and_the_one_before_is_kept() {
+    let runs = runs();
+    let run = runs.attempt(0, 7).await;
+    finalize_run(&run, ended(Some(timeout()))).await;
+    assert_eq!(recover_run(&runs.dir, lost(1, 8)).await, Recovered::Written);
+    assert_eq!(runs.json("init.json")["attempt"], 8);
+    assert_eq!(runs.json("final_result.json")["result"]["retry_count"], 1);
+    assert_eq!(runs.json("attempts/0/final_result.json")["result"]["failure_code"], "nav.timeout");
+}
+
+#[tokio::test]
+async fn a_reaper_that_comes_after_the_next_attempt_has_begun_completes_the_archive_and_leaves_the_new_one_alone() {
+    let runs = runs();
+    drop(runs.attempt(0, 7).await);
+    let next = runs.attempt(1, 9).await;
+    log_step(&next, "task_started", Value::Null);
+    fs::write(runs.path(".77-1.tmp"), "being written by the living").unwrap();
+    assert_eq!(recover_run(&runs.dir, lost(0, 7)).await, Recovered::Written);
+    assert_eq!(runs.json("attempts/0/final_result.json")["result"]["failure_code"], "infra.worker_lost");
+    // One that the archive has nothing of.
+    assert_eq!(recover_run(&runs.dir, lost(0, 8)).await, Recovered::Written);
+    assert_eq!(runs.json("attempts/0-earlier-1/final_result.json")["attempt"], 8);
+
+    assert!(runs.path(".77-1.tmp").exists() && !runs.path("final_result.json").exists());
+    log_step(&next, "task_locked", Value::Null);
+    finalize_run(&next, ended(None)).await;
+    assert!(!next.is_revoked());
+    assert_eq!(runs.json("final_result.json")["attempt"], 9);
+}
+
+#[tokio::test]
+async fn a_damaged_final_result_is_kept_beside_the_one_that_takes_its_place() {
+    let runs = runs();
+    drop(runs.attempt(0, 7).await);
+    fs::write(runs.path("final_result.json"), "{\"task_id\":12").unwrap();
+    assert_eq!(recover_run(&runs.dir, lost(0, 7)).await, Recovered::Written);
+    assert_eq!(runs.text("final_result.json.damaged"), "{\"task_id\":12");
+}
+
+#[tokio::test]
+async fn a_revoked_run_writes_nothing_any_more() {
+    let runs = runs();
+    let run = runs.attempt(0, 1).await;
+    log_step(&run, "task_started", Value::Null);
+    let before = (runs.names(), runs.text("steps.jsonl"));
+    run.revoke();
+    log_step(&run, "late", Value::Null);
+    save_snapshot(&run, SnapshotKind::Error, snapshot("<p>late</p>")).await;
+    assert!(finalize_run(&run, ended(None)).await.is_empty());
+    assert_eq!((runs.names(), runs.text("steps.jsonl")), before);
+    assert_eq!(run.take_steps().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_under_way_when_the_lease_is_lost_never_appears() {
+    let runs = runs();
+    let page = "<p>late</p>".repeat(300_000);
+    let named = || runs.names().into_iter().filter(|name| !name.ends_with(".tmp")).collect::<Vec<_>>();
+    // The file is there without its name for some milliseconds only; who comes too late tries again.
+    for attempt in 0..50 {
+        let run = runs.attempt(attempt, i64::from(attempt)).await;
+        let saving = {
+            let (run, page) = (run.clone(), page.clone());
+            tokio::spawn(async move { save_snapshot(&run, SnapshotKind::Error, snapshot(&page)).await })
+        };
+        while named().len() == runs.names().len() && !saving.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        run.revoke();
+        let before = named();
+        saving.await.unwrap();
+        assert_eq!(named(), before);
+        if !before.iter().any(|name| name == "dom_snapshot.html") {
+            return;
+        }
+    }
+    panic!("no snapshot was ever caught under way");
+}
+
+#[tokio::test]
+async fn an_attempt_that_slept_through_the_end_of_its_lease_writes_nothing_over_its_successor() {
+    let runs = runs();
+    let sleeper = runs.attempt(0, 1).await;
+    log_step(&sleeper, "task_started", Value::Null);
+    let successor = runs.attempt(1, 2).await;
+    log_step(&sleeper, "late", Value::Null);
+    save_snapshot(&sleeper, SnapshotKind::Final, snapshot("<p>late</p>")).await;
+    finalize_run(&sleeper, ended(None)).await;
+    assert!(sleeper.is_revoked() && !successor.is_revoked());
+    assert_eq!(runs.names(), ["attempts", "init.json", "steps.jsonl"]);
+    assert_eq!(runs.lines().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_runs_at_once_each_get_their_own_whole_record() {
+    let runs = runs();
+    let mut tasks = tokio::task::JoinSet::new();
+    for id in 1..=40 {
+        let dir = runs.dir.clone();
+        tasks.spawn(async move {
+            let run = init_run(&dir, RunStart { task_id: TaskId(id), ..start(0, id) }).await;
+            let mut steps = tokio::task::JoinSet::new();
+            for _ in 0..8 {
+                let run = run.clone();
+                steps.spawn_blocking(move || (0..25).for_each(|n| log_step(&run, "step", json!({ "n": n }))));
+            }
+            save_snapshot(&run, SnapshotKind::Initial, snapshot("<p>x</p>")).await;
+            steps.join_all().await;
+            finalize_run(&run, ended(None)).await;
+            assert!(run.write_errors().0.is_empty(), "{:?}", run.write_errors());
+        });
+    }
+    tasks.join_all().await;
+    for id in 1..=40 {
+        let path = runs.dir.run_path(TaskId(id));
+        let steps = fs::read_to_string(path.join("steps.jsonl")).unwrap();
+        let seqs: Vec<i64> =
+            steps.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_i64().unwrap()).collect();
+        assert_eq!(seqs, (1..=200).collect::<Vec<_>>());
+        assert_eq!(names(&path).len(), 8);
+    }
+}
