@@ -7,6 +7,7 @@ pub mod browser; // all Chrome: process, protocol, pool, tab, frames, elements, 
 pub mod config; // the configuration file, the environment over it, references to secrets
 pub mod devdb; // the private Postgres
 pub mod failure; // the eleven reasons; the mapper
+pub mod observability; // log lines
 pub mod queue; // all SQL: tasks, leases, fences, sites, proxies, runs
 pub mod record; // steps and artifacts in the shape that rows, files and answers share
 pub mod retry; // when a failed attempt is repeated
