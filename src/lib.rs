@@ -3,6 +3,7 @@
 //!
 //! The map, a line a module; `ARCHITECTURE.md` says which may use which:
 
+pub mod automation; // trait, registry, comment, registration; forms; obstacles; the submit gate's page side
 pub mod browser; // all Chrome: process, protocol, pool, tab, frames, elements, egress proxy
 pub mod config; // the configuration file, the environment over it, references to secrets
 pub mod devdb; // the private Postgres

@@ -1,0 +1,277 @@
+//! Looks words up in `dictionary.toml`: which meanings a text or an attribute has, and how much of it says so.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+use unicode_normalization::UnicodeNormalization;
+
+static DICTIONARY: LazyLock<Dictionary> = LazyLock::new(|| {
+    let file: File = toml::from_str(include_str!("dictionary.toml")).expect("the built-in dictionary is valid TOML");
+    let mut meanings = BTreeMap::new();
+    for (section, entries) in [
+        ("role", file.role),
+        ("kind", file.kind),
+        ("sign", file.sign),
+        ("overlay", file.overlay),
+        ("button", file.button),
+    ] {
+        for (name, entry) in entries {
+            meanings.insert(format!("{section}.{name}"), Meaning::new(&entry));
+        }
+    }
+    Dictionary { meanings }
+});
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    role: BTreeMap<String, Entry>,
+    kind: BTreeMap<String, Entry>,
+    sign: BTreeMap<String, Entry>,
+    overlay: BTreeMap<String, Entry>,
+    button: BTreeMap<String, Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    texts: Vec<String>,
+    #[serde(default)]
+    names: Vec<String>,
+}
+
+/// All meanings, by `section.name`.
+pub struct Dictionary {
+    meanings: BTreeMap<String, Meaning>,
+}
+
+struct Meaning {
+    phrases: Vec<Phrase>,
+    names: Vec<String>,
+}
+
+struct Phrase {
+    /// Normalised, a blank before; a blank behind too unless the last word may go on. Without blanks in scripts that
+    /// don't put any.
+    needle: String,
+    /// How specific it is.
+    letters: usize,
+    anywhere: bool,
+}
+
+/// A text, made ready for looking up.
+#[derive(Debug, Clone)]
+pub struct Words {
+    spaced: String,
+    letters: usize,
+    words: usize,
+}
+
+/// Lower case, without accents, words separated by single blanks, a blank at both ends.
+pub fn normalise(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push(' ');
+    for c in text.nfkd() {
+        if c.is_alphanumeric() || matches!(c, '×' | '✕' | '✖' | '%') {
+            out.extend(c.to_lowercase());
+        } else if !is_mark(c) && !out.ends_with(' ') {
+            out.push(' ');
+        }
+    }
+    if !out.ends_with(' ') {
+        out.push(' ');
+    }
+    out
+}
+
+/// Accents, and the vowel signs of scripts that write them as marks: dropped on both sides of every comparison.
+fn is_mark(c: char) -> bool {
+    matches!(c, '\u{0300}'..='\u{036f}' | '\u{0591}'..='\u{05c7}' | '\u{064b}'..='\u{065f}' | '\u{3099}' | '\u{309a}'
+        | '\u{0900}'..='\u{0903}' | '\u{093a}'..='\u{094f}' | '\u{0e31}' | '\u{0e34}'..='\u{0e3a}' | '\u{0e47}'..='\u{0e4e}')
+}
+
+/// The words of an identifier: `userEmail-2` is `user email 2`.
+pub fn split_identifier(identifier: &str) -> String {
+    let mut out = String::with_capacity(identifier.len() + 8);
+    let mut previous = ' ';
+    for c in identifier.chars() {
+        let boundary = (c.is_uppercase() && previous.is_lowercase())
+            || (c.is_ascii_digit() && previous.is_alphabetic())
+            || (c.is_alphabetic() && previous.is_ascii_digit());
+        if boundary {
+            out.push(' ');
+        }
+        out.push(c);
+        previous = c;
+    }
+    normalise(&out)
+}
+
+/// Scripts written without blanks between words.
+fn is_unspaced(c: char) -> bool {
+    matches!(u32::from(c), 0x0e00..=0x0e7f | 0x1100..=0x11ff | 0x3040..=0x30ff | 0x3400..=0x9fff | 0xac00..=0xd7af)
+}
+
+impl Words {
+    /// Of a text for people.
+    pub fn of_text(text: &str) -> Words {
+        Words::new(normalise(text))
+    }
+
+    /// Of an attribute's value.
+    pub fn of_identifier(identifier: &str) -> Words {
+        Words::new(split_identifier(identifier))
+    }
+
+    fn new(spaced: String) -> Words {
+        let letters = spaced.chars().filter(|c| *c != ' ').count();
+        let words = spaced.split_whitespace().count();
+        Words { spaced, letters, words }
+    }
+
+    /// Nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.letters == 0
+    }
+
+    /// Number of words.
+    pub fn count(&self) -> usize {
+        self.words
+    }
+
+    /// How much of the text is the phrase of `letters` letters: 0 to 1.
+    pub fn share(&self, letters: usize) -> f64 {
+        if self.letters == 0 { 0.0 } else { (letters as f64 / self.letters as f64).min(1.0) }
+    }
+}
+
+impl Meaning {
+    fn new(entry: &Entry) -> Meaning {
+        let phrases = entry.texts.iter().map(|text| {
+            let open = text.ends_with('*');
+            let mut needle = normalise(text.trim_end_matches('*'));
+            let letters = needle.chars().filter(|c| *c != ' ').count();
+            let anywhere = needle.chars().any(is_unspaced);
+            if anywhere {
+                needle = needle.trim().to_owned();
+            } else if open {
+                needle.truncate(needle.trim_end().len());
+            }
+            Phrase { needle, letters, anywhere }
+        });
+        let phrases = phrases.filter(|phrase| phrase.letters > 0).collect();
+        Meaning { phrases, names: entry.names.iter().map(|name| normalise(name)).collect() }
+    }
+
+    fn in_text(&self, words: &Words) -> usize {
+        self.phrases
+            .iter()
+            .filter(|phrase| words.spaced.contains(&phrase.needle))
+            .map(|phrase| if phrase.anywhere { phrase.letters * 3 } else { phrase.letters })
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn in_name(&self, words: &Words) -> (usize, bool) {
+        let squeezed: String = words.spaced.split_whitespace().collect();
+        let mut best = (0, false);
+        for name in &self.names {
+            let letters = name.chars().filter(|c| *c != ' ').count();
+            if words.spaced.contains(name.as_str()) {
+                best = best.max((letters, true));
+            } else if letters >= 5 && squeezed.contains(&name.split_whitespace().collect::<String>()) {
+                best = best.max((letters, false));
+            }
+        }
+        best
+    }
+}
+
+impl Dictionary {
+    /// The dictionary that is built in.
+    pub fn standard() -> &'static Dictionary {
+        &DICTIONARY
+    }
+
+    /// Letters of the longest phrase of `meaning` (`section.name`) in a text; 0 where there is none.
+    pub fn in_text(&self, meaning: &str, words: &Words) -> usize {
+        if words.is_empty() {
+            return 0;
+        }
+        self.meanings.get(meaning).map_or(0, |meaning| meaning.in_text(words))
+    }
+
+    /// The same of an identifier, and whether whole words match.
+    pub fn in_name(&self, meaning: &str, words: &Words) -> (usize, bool) {
+        if words.is_empty() {
+            return (0, false);
+        }
+        self.meanings.get(meaning).map_or((0, false), |meaning| meaning.in_name(words))
+    }
+
+    /// Whether a text says `meaning`.
+    pub fn says(&self, meaning: &str, text: &str) -> bool {
+        self.in_text(meaning, &Words::of_text(text)) > 0
+    }
+
+    /// Whether a text says `meaning` and little else: for buttons.
+    pub fn says_mostly(&self, meaning: &str, text: &str) -> bool {
+        let words = Words::of_text(text);
+        let letters = self.in_text(meaning, &words);
+        letters > 0 && (words.share(letters) >= 0.5 || words.count() <= 4)
+    }
+
+    /// Whether an identifier has `meaning` in whole words.
+    pub fn names(&self, meaning: &str, identifier: &str) -> bool {
+        self.in_name(meaning, &Words::of_identifier(identifier)).0 > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_accents_and_punctuation_do_not_matter() {
+        assert_eq!(normalise("  E-Mail: Prénom*!"), " e mail prenom ");
+        assert_eq!(split_identifier("userEmail-2[x]"), " user email 2 x ");
+        assert!(Dictionary::standard().says("role.email", "Adresse e‑mail *"));
+        assert!(Dictionary::standard().says("role.first_name", "PRÉNOM"));
+        assert!(Dictionary::standard().says("role.author", "Ім'я"));
+    }
+
+    #[test]
+    fn a_phrase_is_found_at_word_boundaries_only() {
+        let dictionary = Dictionary::standard();
+        assert!(!dictionary.says("role.author", "Surnames of the world"));
+        assert!(dictionary.says("role.body", "Kommentare"), "an open phrase goes on");
+        assert!(!dictionary.says("kind.search", "research"));
+    }
+
+    #[test]
+    fn scripts_without_blanks_are_searched_anywhere() {
+        let dictionary = Dictionary::standard();
+        assert!(dictionary.says("role.email", "あなたのメールアドレスを入力"));
+        assert!(dictionary.says("kind.comment", "提交评论吧"));
+        assert!(dictionary.says("role.password", "새 비밀번호"));
+    }
+
+    #[test]
+    fn a_long_name_is_found_inside_a_longer_word_and_a_short_one_is_not() {
+        let dictionary = Dictionary::standard();
+        assert!(dictionary.names("role.email", "txtEmailAddr"));
+        assert!(dictionary.names("role.username", "newusername"));
+        assert!(!dictionary.names("role.honeypot", "chpasswd"));
+    }
+
+    #[test]
+    fn every_phrase_of_the_dictionary_finds_itself() {
+        for (name, meaning) in &Dictionary::standard().meanings {
+            assert!(!meaning.phrases.is_empty(), "{name}");
+            for phrase in &meaning.phrases {
+                assert!(meaning.in_text(&Words::of_text(&phrase.needle)) > 0, "{name}: {}", phrase.needle);
+            }
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! What a form is for: facts become named evidence, evidence is weighed by `weights.toml`.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
+
+use super::description::{ButtonFacts, Description, FormFacts};
+use super::dictionary::{Dictionary, Words};
+use super::fields::{Guess, Role};
+
+/// What a form is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FormKind {
+    /// Leaves a comment.
+    Comment,
+    /// Creates an account.
+    Signup,
+    /// Enters an account.
+    Login,
+    /// Subscribes an address.
+    Newsletter,
+    /// Searches the site.
+    Search,
+    /// Sends a message to the site's people.
+    Contact,
+    /// Anything else.
+    Other,
+}
+
+impl FormKind {
+    /// All kinds.
+    pub const ALL: [FormKind; 7] =
+        [Self::Comment, Self::Signup, Self::Login, Self::Newsletter, Self::Search, Self::Contact, Self::Other];
+
+    /// The name in data, records and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Comment => "comment",
+            Self::Signup => "signup",
+            Self::Login => "login",
+            Self::Newsletter => "newsletter",
+            Self::Search => "search",
+            Self::Contact => "contact",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// The numbers of `weights.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Weights {
+    pub source: BTreeMap<String, f64>,
+    pub autocomplete: BTreeMap<String, Role>,
+    kind: BTreeMap<FormKind, BTreeMap<String, f64>>,
+    submit: BTreeMap<String, f64>,
+}
+
+impl Weights {
+    pub(super) fn standard() -> &'static Weights {
+        static WEIGHTS: LazyLock<Weights> = LazyLock::new(|| {
+            toml::from_str(include_str!("weights.toml")).expect("the built-in weights are valid TOML")
+        });
+        &WEIGHTS
+    }
+
+    pub(super) fn source(&self, name: &str) -> f64 {
+        self.source.get(name).copied().unwrap_or(0.0)
+    }
+
+    fn submit(&self, name: &str) -> f64 {
+        self.submit.get(name).copied().unwrap_or(0.0)
+    }
+}
+
+/// The fields of one form, as far as they are known before its kind is.
+pub(super) struct FormParts<'a> {
+    pub page: &'a Description,
+    pub form: &'a FormFacts,
+    pub fields: Vec<&'a Guess<'a>>,
+    pub buttons: Vec<&'a ButtonFacts>,
+}
+
+/// The kind of a form, how sure (0 to 1), and the evidence with its weight, heaviest first.
+pub(super) fn judge(parts: &FormParts<'_>) -> (FormKind, f64, Vec<String>) {
+    let weights = Weights::standard();
+    let evidence = gather(parts);
+    let logit = |kind: FormKind| {
+        weights.kind.get(&kind).map_or(0.0, |table| {
+            let sum: f64 =
+                evidence.keys().filter_map(|name| table.get(name.as_str()).map(|w| w * evidence[name])).sum();
+            sum + table.get("bias").copied().unwrap_or(0.0)
+        })
+    };
+    let logits: Vec<(FormKind, f64)> = FormKind::ALL.into_iter().map(|kind| (kind, logit(kind))).collect();
+    let total: f64 = logits.iter().map(|(_, value)| value.exp()).sum();
+    let (kind, best) = logits.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).expect("there are seven kinds");
+    let table = &weights.kind[&kind];
+    let mut reasons: Vec<(f64, &String)> =
+        evidence.keys().filter_map(|name| table.get(name).map(|weight| (weight * evidence[name], name))).collect();
+    reasons.sort_by(|a, b| b.0.abs().total_cmp(&a.0.abs()));
+    let reasons = reasons.into_iter().take(8).map(|(weight, name)| format!("{name} {weight:+.1}")).collect();
+    (kind, best.exp() / total, reasons)
+}
+
+/// Which button sends the form: the index into its buttons.
+pub(super) fn submit_button(parts: &FormParts<'_>, kind: FormKind) -> Option<usize> {
+    let (weights, dictionary) = (Weights::standard(), Dictionary::standard());
+    let last_field = parts.fields.iter().filter(|f| f.usable).map(|f| f.facts.at).max();
+    let own = format!("kind.{}", kind.as_str());
+    let score = |position: usize, button: &ButtonFacts| {
+        let text = if button.text.is_empty() { &button.label } else { &button.text };
+        let mut score = 0.0;
+        if button.kind == "submit" {
+            score += weights.submit("type_submit");
+        } else if button.kind == "image" {
+            score += weights.submit("type_image");
+        }
+        if dictionary.says_mostly(&own, text) || dictionary.names(&own, &button.id) {
+            score += weights.submit("own_kind");
+        }
+        if dictionary.says_mostly("sign.submit", text) {
+            score += weights.submit("submit_word");
+        }
+        let says_no = dictionary.says_mostly("sign.not_submit", text)
+            && !(kind == FormKind::Login && dictionary.says_mostly("kind.login", text));
+        if says_no || button.kind == "reset" {
+            score += weights.submit("not_submit_word");
+        }
+        if dictionary.names("sign.not_submit", &format!("{} {} {}", button.id, button.name, button.class)) {
+            score += weights.submit("not_submit_name");
+        }
+        if last_field.is_some_and(|at| button.at > at) {
+            score += weights.submit("after_last_field") + weights.submit("per_button_after") * position as f64;
+        }
+        if button.tag == "a" {
+            score += weights.submit("link");
+        }
+        if !button.hidden.is_empty() {
+            score += weights.submit("hidden");
+        }
+        score
+    };
+    let scored = parts.buttons.iter().enumerate().map(|(i, button)| (i, score(i, button)));
+    let best = scored.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)))?;
+    (best.1 > weights.submit("threshold")).then_some(best.0)
+}
+
+fn gather(parts: &FormParts<'_>) -> BTreeMap<String, f64> {
+    let mut evidence: BTreeMap<String, f64> = BTreeMap::new();
+    fields_evidence(parts, &mut evidence);
+    words_evidence(parts, &mut evidence);
+    evidence
+}
+
+fn fields_evidence(parts: &FormParts<'_>, evidence: &mut BTreeMap<String, f64>) {
+    let dictionary = Dictionary::standard();
+    let mut note = |name: &str, holds: bool| {
+        if holds {
+            evidence.insert(name.to_owned(), 1.0);
+        }
+    };
+    // A form that is hidden as a whole is judged by all its fields, another one by those that a person sees.
+    let seen: Vec<&&Guess<'_>> = if parts.fields.iter().any(|f| f.seen) {
+        parts.fields.iter().filter(|f| f.seen).collect()
+    } else {
+        parts.fields.iter().filter(|f| f.role != Role::Honeypot).collect()
+    };
+    let count = |role: Role| seen.iter().filter(|f| f.role == role).count();
+    let texts: Vec<_> = seen.iter().filter(|f| !matches!(f.facts.kind.as_str(), "checkbox" | "radio")).collect();
+    let areas = seen.iter().filter(|f| f.is_area()).count();
+    let passwords = seen.iter().filter(|f| f.facts.kind == "password").count();
+    let complete = |token: &str| seen.iter().any(|f| f.facts.autocomplete.split_whitespace().any(|t| t == token));
+
+    note("textarea", areas > 0);
+    note("textarea_only", areas == 1 && texts.len() == 1);
+    note("no_textarea", areas == 0);
+    note("password", passwords > 0);
+    note("no_password", passwords == 0);
+    note("password_two", passwords == 2);
+    note("password_three", passwords > 2);
+    note("new_password", complete("new-password"));
+    note("current_password", complete("current-password"));
+    let (email, username) = (count(Role::Email), count(Role::Username));
+    note("email", email > 0);
+    note("no_email", email == 0);
+    note("username", username > 0);
+    note("no_identity", email == 0 && username == 0 && passwords == 0);
+    note("email_and_username", email > 0 && username > 0 && areas == 0);
+    note("email_confirm", count(Role::EmailConfirm) > 0 || email > 1);
+    note("author", count(Role::Author) + count(Role::FullName) > 0);
+    note("website", count(Role::Website) > 0);
+    note("first_last", count(Role::FirstName) > 0 && count(Role::LastName) > 0);
+    for role in [Role::Phone, Role::Company, Role::Address, Role::Birthdate, Role::Country, Role::Consent] {
+        note(role.as_str(), count(role) > 0);
+    }
+    note("newsletter_box", count(Role::NewsletterOptIn) > 0);
+    note("remember", seen.iter().any(|f| f.facts.kind == "checkbox" && f.says("kind.login")));
+    note("single_field", texts.len() == 1);
+    note("single_email", texts.len() == 1 && email == 1);
+    note("few", texts.len() <= 2);
+    note("many", texts.len() >= 9);
+    note("no_text_fields", texts.is_empty());
+    note("type_search", seen.iter().any(|f| f.facts.kind == "search"));
+    let in_name = |meaning: &str, f: &Guess<'_>| dictionary.names(meaning, &f.facts.name) || f.says(meaning);
+    note("field:search", texts.len() <= 2 && texts.iter().any(|f| in_name("kind.search", f)));
+    note("field:contact", texts.iter().any(|f| !f.is_area() && in_name("kind.contact", f)));
+    note(
+        "card",
+        texts.iter().any(|f| f.facts.autocomplete.contains("cc-") || dictionary.names("kind.other", &f.facts.name)),
+    );
+    note(
+        "body:comment",
+        seen.iter().any(|f| {
+            f.is_area()
+                && (f.says("kind.comment")
+                    || dictionary.names("kind.comment", &f.facts.name)
+                    || dictionary.names("kind.comment", &f.facts.id))
+        }),
+    );
+}
+
+fn words_evidence(parts: &FormParts<'_>, evidence: &mut BTreeMap<String, f64>) {
+    let (dictionary, form, page) = (Dictionary::standard(), parts.form, parts.page);
+    let identity = format!("{} {} {} {} {}", form.id, form.name, form.class, form.aria, path_of(&form.action));
+    let identity = Words::of_identifier(&identity);
+    let ancestry = Words::of_identifier(&form.ancestry);
+    let near = form.distance.is_some_and(|distance| distance <= 40);
+    let headings: Vec<Words> = form
+        .headings
+        .iter()
+        .map(String::as_str)
+        .chain(near.then_some(form.before.as_str()))
+        .map(Words::of_text)
+        .collect();
+    let buttons: Vec<(Words, bool)> = parts
+        .buttons
+        .iter()
+        .filter(|button| button.hidden.is_empty() || !form.hidden.is_empty())
+        .map(|button| {
+            let text = if button.text.is_empty() { &button.label } else { &button.text };
+            (Words::of_text(text), button.kind == "submit" || button.kind == "image")
+        })
+        .collect();
+    let sends = buttons.iter().any(|(_, submit)| *submit);
+    let title = Words::of_text(&page.title);
+    let url = Words::of_identifier(&path_of(&page.url));
+    let text = Words::of_text(&form.text);
+    for kind in ["comment", "signup", "login", "newsletter", "search", "contact", "other", "submit"] {
+        let meaning = if kind == "submit" { "sign.submit".to_owned() } else { format!("kind.{kind}") };
+        let mut note = |place: &str, holds: bool| {
+            if holds {
+                evidence.insert(format!("{place}:{kind}"), 1.0);
+            }
+        };
+        let speaks = |words: &Words| words.count() <= 8 && dictionary.in_text(&meaning, words) > 0;
+        note("button", buttons.iter().any(|(words, submit)| (*submit || !sends) && speaks(words)));
+        note("heading", headings.iter().any(|words| words.count() <= 14 && dictionary.in_text(&meaning, words) > 0));
+        note("ident", dictionary.in_name(&meaning, &identity).0 > 0);
+        note("ancestry", dictionary.in_name(&meaning, &ancestry).0 > 0);
+        note("title", title.count() <= 14 && dictionary.in_text(&meaning, &title) > 0);
+        note("url", dictionary.in_name(&meaning, &url).0 > 0);
+        note("text", dictionary.in_text(&meaning, &text) > 0);
+        note("links", form.links.iter().any(|link| dictionary.says_mostly(&meaning, link)));
+    }
+    let mut note = |name: &str, holds: bool| {
+        if holds {
+            evidence.insert(name.to_owned(), 1.0);
+        }
+    };
+    note("text:check_mail", dictionary.in_text("sign.check_mail", &text) > 0);
+    note("role_search", form.role == "search" || form.ancestry.split_whitespace().any(|word| word == "search"));
+    note("method_get", form.is_form && form.method == "get");
+    note("file", form.has_file);
+    note("article", page.kind == "article");
+}
+
+/// Path and query of a URL, or the text itself where it is none.
+fn path_of(url: &str) -> String {
+    url::Url::parse(url)
+        .map(|url| format!("{} {}", url.path(), url.query().unwrap_or_default()))
+        .unwrap_or_else(|_| url.to_owned())
+}

@@ -1,0 +1,135 @@
+//! Looks at the page: all its frames, described and understood, and the whole text that is shown.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::forms::{self, Description, Form, FormKind};
+use super::{Context, failed, obstacles};
+use crate::browser::{ElementRef, Frame, FrameId};
+use crate::failure::Failure;
+
+/// Most frames that are looked into: advertising puts dozens on a page.
+const MAX_FRAMES: usize = 24;
+
+/// The page at one moment.
+#[derive(Debug)]
+pub struct View {
+    /// Frames that could be looked into, the main frame first.
+    pub frames: Vec<FrameView>,
+    /// Frames that could not, and why.
+    pub unreachable: Vec<(Frame, String)>,
+}
+
+/// One frame at one moment.
+#[derive(Debug)]
+pub struct FrameView {
+    /// The frame.
+    pub frame: Frame,
+    /// What is there.
+    pub page: Description,
+    /// What it means.
+    pub forms: Vec<Form>,
+}
+
+impl View {
+    /// The main frame.
+    pub fn main(&self) -> &FrameView {
+        &self.frames[0]
+    }
+
+    /// The form of `kind` to work with, and its frame: the surest of all frames; the main frame's where they are alike.
+    pub fn best(&self, kind: FormKind) -> Option<(&FrameView, &Form)> {
+        let found = self.frames.iter().rev().filter_map(|view| Some((view, forms::best(&view.forms, kind)?)));
+        found.max_by(|a, b| (a.1.confidence * 10.0).round().total_cmp(&(b.1.confidence * 10.0).round()))
+    }
+}
+
+impl FrameView {
+    /// An element of this frame.
+    pub fn element(&self, handle: u32) -> ElementRef {
+        ElementRef { frame: self.frame.id.clone(), handle }
+    }
+}
+
+/// The text of the page, in all frames that can be looked into.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct PageText {
+    /// Address of the main frame.
+    pub url: String,
+    /// Title of the main frame.
+    pub title: String,
+    /// All text that is shown; fields' contents are not part of it.
+    pub text: String,
+}
+
+/// Gives a document's text, open shadow roots included; argument: the most characters to give.
+const TEXT: &str = r#"(ph, max) => {
+  let text = String(document.body?.innerText ?? '');
+  // What stands in an editor is typed, not shown: like the contents of any other field it does not count.
+  for (const el of document.querySelectorAll('[contenteditable=""],[contenteditable="true"],[contenteditable="plaintext-only"]')) if (el.innerText?.trim()) text = text.replace(el.innerText.trim(), () => ' ');
+  for (const el of ph.deepQueryAll('*')) {
+    if (text.length > max) break;
+    if (el.shadowRoot) for (const child of el.shadowRoot.children) if (!/^(style|script|template)$/i.test(child.localName)) text += '\n' + (child.innerText ?? child.textContent ?? '');
+  }
+  if (text.length > max) text = text.slice(0, max / 2) + '\n' + text.slice(-max / 2);
+  return { url: location.href, title: document.title.slice(0, 300).toWellFormed(), text: text.toWellFormed() };
+}"#;
+
+impl Context {
+    /// Describes and understands every frame.
+    ///
+    /// # Errors
+    /// The main frame can't be looked into.
+    pub async fn look(&self) -> Result<View, Failure> {
+        let signs = forms::describe_signs(obstacles::captcha_signs());
+        let mut view = View { frames: Vec::new(), unreachable: Vec::new() };
+        let frames = self.tab.frames().await.map_err(failed)?;
+        for (i, frame) in frames.into_iter().take(MAX_FRAMES).enumerate() {
+            if !frame.reachable {
+                let why = frame.error.clone().unwrap_or_else(|| "it can't be looked into".to_owned());
+                view.unreachable.push((frame, why));
+                continue;
+            }
+            let described = self.tab.call(&frame.id, forms::DESCRIBE, std::slice::from_ref(&signs), self.limits.look);
+            match described.await {
+                Ok(page) => {
+                    let forms = forms::classify(&page);
+                    view.frames.push(FrameView { frame, page, forms });
+                }
+                Err(error) if i == 0 => return Err(failed(error)),
+                Err(error) => view.unreachable.push((frame, error.to_string())),
+            }
+        }
+        if view.frames.is_empty() {
+            let message = "the page has no document that can be looked into";
+            return Err(Failure::retryable(crate::failure::FailureReason::Unknown, "page.no_document", message));
+        }
+        Ok(view)
+    }
+
+    /// All text that the page shows.
+    ///
+    /// # Errors
+    /// The main frame can't be read.
+    pub async fn read_text(&self) -> Result<PageText, Failure> {
+        let main = self.tab.main_frame();
+        let mut page: PageText =
+            self.tab.call(&main, TEXT, &[json!(600_000)], self.limits.look).await.map_err(failed)?;
+        let frames = self.tab.frames().await.unwrap_or_default();
+        for frame in frames.into_iter().filter(|frame| frame.id != main && frame.reachable).take(MAX_FRAMES) {
+            if let Ok(inner) = self.tab.call::<PageText>(&frame.id, TEXT, &[json!(100_000)], self.limits.look).await {
+                page.text.push('\n');
+                page.text.push_str(&inner.text);
+            }
+        }
+        Ok(page)
+    }
+
+    /// Waits until the text of a frame is another than that of `length` UTF-16 units, or `limit` is over.
+    pub async fn text_changes(&self, frame: &FrameId, length: u64, limit: std::time::Duration) {
+        const CHANGED: &str =
+            "(ph, length) => document.body && document.body.innerText.length !== length ? true : null";
+        // A frame that went away meanwhile has changed too.
+        let _: Result<Option<bool>, _> = self.tab.wait_for(frame, CHANGED, &[Value::from(length)], limit).await;
+    }
+}

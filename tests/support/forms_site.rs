@@ -1,0 +1,163 @@
+//! A site with forms of every make. What it wrote down of the requests it got is the judge of a test, not what a page
+//! shows.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+
+/// One request that was not a GET.
+#[derive(Debug, Clone)]
+pub struct Posted {
+    pub path: String,
+    pub fields: HashMap<String, String>,
+}
+
+#[derive(Default)]
+struct Book {
+    pages: HashMap<String, String>,
+    posted: Vec<Posted>,
+    comments: HashMap<String, Vec<(String, String)>>,
+}
+
+/// The site. It ends with the runtime of the test.
+#[derive(Clone)]
+pub struct Site {
+    address: SocketAddr,
+    book: Arc<Mutex<Book>>,
+}
+
+impl Site {
+    pub async fn start() -> Site {
+        let book = Arc::new(Mutex::new(Book::default()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = axum::Router::new().fallback(answer).with_state(book.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Site { address, book }
+    }
+
+    /// Puts a page up and gives its address. `{{comments}}` in it becomes the comments it got so far.
+    pub fn page(&self, name: &str, body: &str) -> String {
+        let html = if body.contains("<html") {
+            body.to_owned()
+        } else {
+            format!("<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><body>{body}")
+        };
+        self.book.lock().unwrap().pages.insert(format!("/{name}"), html);
+        format!("http://{}/{name}", self.address)
+    }
+
+    /// The same site under another name: to the browser another site.
+    pub fn elsewhere(&self, url: &str) -> String {
+        url.replace("127.0.0.1", "localhost")
+    }
+
+    /// Everything that was posted to `/submit/…`.
+    pub fn submitted(&self) -> Vec<Posted> {
+        self.posted().into_iter().filter(|posted| posted.path.starts_with("/submit/")).collect()
+    }
+
+    /// Everything that was posted.
+    pub fn posted(&self) -> Vec<Posted> {
+        self.book.lock().unwrap().posted.clone()
+    }
+
+    /// Puts a comment on a page, as if it had been there before.
+    pub fn add_comment(&self, page: &str, author: &str, text: &str) {
+        self.book
+            .lock()
+            .unwrap()
+            .comments
+            .entry(page.to_owned())
+            .or_default()
+            .push((author.to_owned(), text.to_owned()));
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
+}
+
+async fn answer(
+    State(book): State<Arc<Mutex<Book>>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let path = uri.path().to_owned();
+    let query = uri.query().unwrap_or_default().to_owned();
+    if method == Method::GET && !path.starts_with("/submit/") {
+        let book = book.lock().unwrap();
+        let Some(html) = book.pages.get(&path) else {
+            return (StatusCode::NOT_FOUND, Html("<title>404</title><h1>Not found</h1>")).into_response();
+        };
+        let comments: String = book
+            .comments
+            .get(&path)
+            .into_iter()
+            .flatten()
+            .enumerate()
+            .map(|(i, (name, text))| {
+                format!("<article id=comment-{}><b>{}</b> says:<p>{}</p></article>", i + 1, escape(name), escape(text))
+            })
+            .collect();
+        let notice =
+            if query.contains("unapproved=") { "<p><em>Your comment is awaiting moderation.</em></p>" } else { "" };
+        return Html(html.replace("{{comments}}", &format!("{comments}{notice}"))).into_response();
+    }
+    let json = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let source = if method == Method::GET { query.clone().into() } else { body.to_vec() };
+    let fields: HashMap<String, String> = if json {
+        serde_json::from_slice::<HashMap<String, serde_json::Value>>(&body)
+            .unwrap()
+            .into_iter()
+            .map(|(key, value)| (key, value.as_str().unwrap_or_default().to_owned()))
+            .collect()
+    } else {
+        url::form_urlencoded::parse(&source).into_owned().collect()
+    };
+    let mut book = book.lock().unwrap();
+    book.posted.push(Posted { path: path.clone(), fields: fields.clone() });
+    let mut parts = path.trim_start_matches("/submit/").splitn(2, '/');
+    let (behaviour, page) = (parts.next().unwrap_or_default(), format!("/{}", parts.next().unwrap_or_default()));
+    let mut take = || {
+        let list = book.comments.entry(page.clone()).or_default();
+        list.push((fields.get("n").cloned().unwrap_or_default(), fields.get("t").cloned().unwrap_or_default()));
+        list.len()
+    };
+    let say = |status: StatusCode, text: &str| {
+        (status, Html(format!("<!doctype html><title>Answer</title><body><p>{text}</p>"))).into_response()
+    };
+    match behaviour {
+        "show" => {
+            let n = take();
+            Redirect::to(&format!("{page}#comment-{n}")).into_response()
+        }
+        "hold" => Redirect::to(&format!("{page}?unapproved=7&moderation-hash=abc#comment-7")).into_response(),
+        "json" => {
+            take();
+            (StatusCode::CREATED, [(header::CONTENT_TYPE, "application/json")], "{\"ok\":true}").into_response()
+        }
+        "duplicate" => {
+            say(StatusCode::CONFLICT, "Duplicate comment detected; it looks as though you&#8217;ve already said that!")
+        }
+        "flood" => say(StatusCode::TOO_MANY_REQUESTS, "You are posting comments too quickly. Slow down."),
+        "silent" => say(StatusCode::OK, "Bread is a staple food."),
+        "welcome" => Redirect::to("/welcome").into_response(),
+        "check-mail" => {
+            say(StatusCode::OK, "Registration complete. Please check your email, then visit the login page.")
+        }
+        "code" => say(
+            StatusCode::OK,
+            "We have sent you a code.<form method=post action=/submit/confirm><label>Enter the verification code <input name=code autocomplete=one-time-code></label><button>Verify</button></form>",
+        ),
+        "taken" => say(StatusCode::OK, "<div class=error role=alert>Sorry, that username already exists!</div>"),
+        _ => StatusCode::NO_CONTENT.into_response(),
+    }
+}
