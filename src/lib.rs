@@ -16,3 +16,4 @@ pub mod retry; // when a failed attempt is repeated
 pub mod site; // origins, enrolments, private addresses
 pub mod task; // what the queue holds
 pub mod telemetry; // the record on disk
+pub mod worker; // claim → attempt → record → settle

@@ -1,0 +1,385 @@
+//! The worker: claim → attempt → record → settle, until told to stop.
+//!
+//! [`Worker::run`] is the whole flow on one screen. Beside it, in the same process, [`heartbeat`] renews the leases and
+//! stops what lost its own, and [`reaper`] takes back what other workers lost. An attempt is one file,
+//! [`attempt`]; what becomes of the task afterwards is decided by one pure function, [`verdict::decide`].
+//!
+//! A worker that can't reach Postgres, can't write its runs directory or can't start Chrome stays up, claims nothing,
+//! says so, and tries again with growing waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use chrono::Utc;
+use secrecy::SecretString;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::automation::Registry;
+use crate::browser::{BrowserError, BrowserPool, Tab, TabOptions, UpstreamProxy};
+use crate::config::SecretRef;
+use crate::failure::{Failure, FailureReason};
+use crate::queue::wake::Wake;
+use crate::queue::{Claimed, ProxyId, Queue, QueueError, Settled, Settlement, WorkerIdentity};
+use crate::retry::{Reconnect, RetryPolicy};
+use crate::site::not_enrolled;
+use crate::task::Lease;
+use crate::telemetry::RunsDir;
+
+mod attempt;
+mod gatekeeper;
+mod heartbeat;
+mod reaper;
+mod verdict;
+
+use attempt::{Before, attempt};
+use heartbeat::{Heartbeat, Held};
+use verdict::Ended;
+
+/// Launches in a row that may fail before the worker pauses.
+const LAUNCH_FAILURES: u32 = 5;
+/// Most tasks taken in one claim.
+const LARGEST_CLAIM: usize = 64;
+/// How long attempts that were told to stop may take to record and settle.
+const STOP_GRACE: Duration = Duration::from_secs(20);
+
+/// What a worker is made of. All parts are handles; the caller owns the processes behind them.
+pub struct Worker {
+    /// Where tasks come from and results go.
+    pub queue: Queue,
+    /// Who claims.
+    pub identity: WorkerIdentity,
+    /// Where the record goes.
+    pub runs: RunsDir,
+    /// Chrome.
+    pub browsers: BrowserPool,
+    /// Which automations this worker knows.
+    pub registry: Registry,
+    /// How it works.
+    pub settings: Settings,
+    state: State,
+}
+
+/// How a worker works.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Tasks at once.
+    pub concurrency: u32,
+    /// How long a task stays ours without a renewal.
+    pub lease: Duration,
+    /// How long running tasks may go on after a stop was asked for.
+    pub drain: Duration,
+    /// The longest an attempt may take.
+    pub task_timeout: Duration,
+    /// How often the queue is looked at when no wake-up comes.
+    pub poll: Duration,
+    /// Waits between attempts.
+    pub retry: RetryPolicy,
+    /// What Chrome says of itself.
+    pub user_agent: String,
+    /// Whether Chrome's sandbox is on; goes on every record.
+    pub sandbox: bool,
+}
+
+/// When [`Worker::run`] ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Only when told to stop.
+    Stopped,
+    /// Also when nothing is pending or running any more, waiting retries included.
+    Drained,
+}
+
+/// Tells a worker to stop; cancelled twice over: first politely, then at once.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// No new claims; running tasks may go on for [`Settings::drain`].
+    pub politely: CancellationToken,
+    /// Running tasks are given back now.
+    pub at_once: CancellationToken,
+}
+
+/// What the worker knows of itself.
+#[derive(Default)]
+struct State {
+    launch_failures: AtomicU32,
+    /// Rounds of the loop and of the heartbeat: both must grow for the watchdog to be fed.
+    rounds: AtomicU64,
+    beats: AtomicU64,
+    attempts: AtomicU64,
+    attempt_ended: Notify,
+}
+
+/// A proxy that an attempt was given.
+pub(crate) struct GivenProxy {
+    pub(crate) id: ProxyId,
+    pub(crate) upstream: UpstreamProxy,
+}
+
+impl Worker {
+    /// Puts a worker together; nothing runs yet.
+    pub fn new(
+        queue: Queue,
+        identity: WorkerIdentity,
+        runs: RunsDir,
+        browsers: BrowserPool,
+        registry: Registry,
+        settings: Settings,
+    ) -> Self {
+        Self { queue, identity, runs, browsers, registry, settings, state: State::default() }
+    }
+
+    /// Claims and works off tasks until `until` or `stop`; returns the number of attempts made.
+    pub async fn run(self: Arc<Self>, until: Until, stop: Stop) -> u64 {
+        let heartbeat = Heartbeat::new(self.queue.clone(), self.settings.lease);
+        let helpers = self.start_helpers(&heartbeat);
+        let mut wake = self.queue.listen();
+        let slots = Arc::new(Semaphore::new(self.settings.concurrency as usize));
+        let attempts = TaskTracker::new();
+        let mut trouble = Reconnect::new(Duration::from_millis(200), Duration::from_secs(60));
+        reaper::reap_previous_life(&self).await;
+
+        while !stop.politely.is_cancelled() {
+            let started = Utc::now();
+            let wait = match self.claim(&slots, &heartbeat).await {
+                Ok(found) => {
+                    trouble.reset();
+                    let nothing = found.is_empty();
+                    for (claimed, held, before) in found {
+                        let before = Before { started, ..before };
+                        // One is free for each: only this loop takes them, and it claimed no more than there were.
+                        let slot = slots.clone().try_acquire_owned().ok();
+                        attempts.spawn(self.clone().work_off(claimed, before, held, slot));
+                    }
+                    if nothing && until == Until::Drained && self.is_drained(&attempts).await {
+                        break;
+                    }
+                    // Only an empty claim says that there is nothing more.
+                    if nothing || slots.available_permits() == 0 { self.settings.poll } else { Duration::ZERO }
+                }
+                Err(problem) => {
+                    let wait = trouble.next_wait();
+                    tracing::warn!(event = "worker.not_claiming", problem = %problem, wait_ms = wait.as_millis() as u64, "not claiming");
+                    wait
+                }
+            };
+            self.tell_systemd(attempts.len());
+            self.wait_for_work(wait, &slots, &mut wake, &stop).await;
+        }
+
+        self.drain(&attempts, &heartbeat, &stop).await;
+        helpers.cancel();
+        self.state.attempts.load(Ordering::Relaxed)
+    }
+
+    async fn work_off(
+        self: Arc<Self>,
+        claimed: Claimed,
+        before: Before,
+        held: Held,
+        slot: Option<OwnedSemaphorePermit>,
+    ) {
+        attempt(&self, claimed, before, held).await;
+        drop(slot);
+        self.state.attempt_ended.notify_one();
+    }
+
+    /// Takes as many tasks as there are free slots.
+    async fn claim(
+        &self,
+        slots: &Semaphore,
+        heartbeat: &Arc<Heartbeat>,
+    ) -> Result<Vec<(Claimed, Held, Before)>, String> {
+        self.state.rounds.fetch_add(1, Ordering::Relaxed);
+        let free = slots.available_permits().min(LARGEST_CLAIM);
+        if free == 0 {
+            return Ok(Vec::new());
+        }
+        self.fit_to_work()?;
+        let (sent, locking) = (Instant::now(), Utc::now());
+        let claimed = self.queue.claim(&self.identity, free as u32, self.settings.lease).await;
+        let claimed = claimed.map_err(|error| format!("postgres: {error}"))?;
+        let locked = Utc::now();
+        self.state.attempts.fetch_add(claimed.len() as u64, Ordering::Relaxed);
+        let hold = |claimed: Claimed| {
+            let lease = Lease { task_id: claimed.task.id, fence: claimed.fence };
+            (claimed, heartbeat.hold(lease, sent), Before { started: locking, locking, locked })
+        };
+        Ok(claimed.into_iter().map(hold).collect())
+    }
+
+    /// Whether a task taken now could be carried out and recorded.
+    fn fit_to_work(&self) -> Result<(), String> {
+        self.runs.check_writable().map_err(|error| format!("the runs directory can't be written: {error}"))?;
+        if self.state.launch_failures.load(Ordering::Relaxed) >= LAUNCH_FAILURES {
+            // One task tries again after the wait.
+            self.state.launch_failures.store(LAUNCH_FAILURES - 1, Ordering::Relaxed);
+            return Err("Chrome could not be started several times in a row; `pagehand doctor` says why".to_owned());
+        }
+        Ok(())
+    }
+
+    async fn wait_for_work(&self, wait: Duration, slots: &Semaphore, wake: &mut Wake, stop: &Stop) {
+        tokio::select! {
+            () = stop.politely.cancelled() => {}
+            () = tokio::time::sleep(wait) => {}
+            () = wake.woken(), if slots.available_permits() > 0 => {}
+            // A free slot, here or at a site with a limit, is filled at once.
+            () = self.state.attempt_ended.notified() => {}
+        }
+    }
+
+    async fn is_drained(&self, attempts: &TaskTracker) -> bool {
+        attempts.is_empty() && self.queue.live().await.is_ok_and(|live| live.pending == 0 && live.running == 0)
+    }
+
+    /// Lets running tasks end; what is left after the time for it is given back, uncharged.
+    async fn drain(&self, attempts: &TaskTracker, heartbeat: &Heartbeat, stop: &Stop) {
+        attempts.close();
+        if !attempts.is_empty() {
+            tracing::info!(event = "worker.draining", tasks = attempts.len(), "draining");
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        tokio::select! {
+            () = attempts.wait() => return,
+            () = tokio::time::sleep(self.settings.drain) => {}
+            () = stop.at_once.cancelled() => {}
+        }
+        heartbeat.stop_all(&Ended::Shutdown);
+        if tokio::time::timeout(STOP_GRACE, attempts.wait()).await.is_err() {
+            tracing::error!(event = "worker.tasks_abandoned", tasks = attempts.len(), "tasks left to the reaper");
+        }
+    }
+
+    /// Heartbeat, fence, reaper and watchdog, until the token is cancelled.
+    fn start_helpers(self: &Arc<Self>, heartbeat: &Arc<Heartbeat>) -> CancellationToken {
+        let done = CancellationToken::new();
+        let (worker, beat) = (self.clone(), heartbeat.clone());
+        let renewals = async move {
+            beat.renew_for_ever(|| {
+                worker.state.beats.fetch_add(1, Ordering::Relaxed);
+            })
+            .await;
+        };
+        let (worker, beat) = (self.clone(), heartbeat.clone());
+        let fence = async move { beat.fence_for_ever().await };
+        let reaper = async move { reaper::reap_for_ever(&worker).await };
+        let worker = self.clone();
+        let watchdog = async move { worker.feed_watchdog().await };
+        tokio::spawn(done.clone().run_until_cancelled_owned(renewals));
+        tokio::spawn(done.clone().run_until_cancelled_owned(fence));
+        tokio::spawn(done.clone().run_until_cancelled_owned(reaper));
+        tokio::spawn(done.clone().run_until_cancelled_owned(watchdog));
+        done
+    }
+
+    /// Tells systemd's watchdog that we live, if (and only if) the loop and the heartbeat both went on since last time.
+    async fn feed_watchdog(&self) {
+        let Some(limit) = sd_notify::watchdog_enabled() else { return };
+        let mut seen = (0, 0);
+        loop {
+            let now = (self.state.rounds.load(Ordering::Relaxed), self.state.beats.load(Ordering::Relaxed));
+            if now.0 != seen.0 && now.1 != seen.1 {
+                seen = now;
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+            }
+            tokio::time::sleep(limit / 4).await;
+        }
+    }
+
+    fn tell_systemd(&self, running: usize) {
+        let status = if running == 0 { "idle".to_owned() } else { format!("{running} tasks running") };
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&status)]);
+    }
+
+    async fn open_tab(&self, options: TabOptions) -> Result<Tab, Failure> {
+        let opened = self.browsers.open(options).await;
+        match &opened {
+            Ok(_) => self.state.launch_failures.store(0, Ordering::Relaxed),
+            Err(BrowserError::LaunchFailed { .. }) => {
+                self.state.launch_failures.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {}
+        }
+        opened.map_err(|error| error.to_failure())
+    }
+
+    async fn check_enrolment(&self, origin: &str) -> Result<(), Failure> {
+        let policy = |code: &'static str, message: String| Failure::terminal(FailureReason::Unknown, code, message);
+        match self.queue.enrolment(origin).await.map_err(database)? {
+            None => Err(policy("policy.not_enrolled", not_enrolled(origin))),
+            Some((enrolment, now)) => enrolment.check_active(now).map_err(|problem| {
+                let code = if enrolment.removed_at.is_some() { "policy.not_enrolled" } else { "policy.expired" };
+                policy(code, problem)
+            }),
+        }
+    }
+
+    async fn take_proxy(&self, site: &str) -> Result<Option<GivenProxy>, Failure> {
+        let Some(proxy) = self.queue.take_proxy(site).await.map_err(database)? else {
+            return self.no_proxy(site).await;
+        };
+        let refuse = |problem: String| {
+            let message = format!("the password of proxy {} can't be had: {problem}", proxy.id.0);
+            Failure::retryable(FailureReason::Unknown, "proxy.auth", message)
+        };
+        let password: Option<SecretString> = match &proxy.password_ref {
+            None => None,
+            Some(text) => {
+                let reference: SecretRef =
+                    text.parse().map_err(|error: crate::config::SecretRefError| refuse(error.to_string()))?;
+                Some(reference.resolve().map_err(|error| refuse(error.to_string()))?)
+            }
+        };
+        let url = proxy.url.parse().map_err(|error| refuse(format!("its address is no URL: {error}")))?;
+        let upstream = UpstreamProxy { url, username: proxy.username.clone(), password };
+        Ok(Some(GivenProxy { id: proxy.id, upstream }))
+    }
+
+    /// Without a proxy a task goes out directly, unless the site has some and all of them rest.
+    async fn no_proxy(&self, site: &str) -> Result<Option<GivenProxy>, Failure> {
+        let Some(back) = self.queue.proxy_rest(site).await.map_err(database)? else { return Ok(None) };
+        let now = self.queue.now().await.map_err(database)?;
+        let message = format!("all proxies for {site} rest after failures; `pagehand proxy ls` says which and why");
+        let failure = Failure::retryable(FailureReason::Unknown, "proxy.resting", message);
+        Err(failure.after((back - now).to_std().ok()))
+    }
+
+    /// Notes how the proxy did; a failing one rests for a while.
+    async fn return_proxy(&self, proxy: &GivenProxy, failure: Option<Failure>) {
+        let proxy_failure = failure.filter(|failure| failure.code.starts_with("proxy."));
+        let noted = match proxy_failure {
+            Some(failure) => self.queue.proxy_failed(proxy.id, &failure.message).await,
+            None => self.queue.proxy_worked(proxy.id).await,
+        };
+        if let Err(error) = noted {
+            tracing::warn!(event = "proxy.not_noted", proxy_id = proxy.id.0, error = %error, "result of the proxy not noted");
+        }
+    }
+}
+
+fn database(error: QueueError) -> Failure {
+    Failure::retryable(FailureReason::Unknown, "infra.database", "postgres could not be asked").caused_by(&error)
+}
+
+/// Commits how an attempt ended, again and again while the lease is ours; None when it could not be told.
+async fn settle(worker: &Worker, held: &Held, settlement: Settlement) -> Option<Settled> {
+    let mut waits = Reconnect::new(Duration::from_millis(100), Duration::from_secs(5));
+    loop {
+        let tried = tokio::time::timeout(worker.settings.lease, worker.queue.settle(std::slice::from_ref(&settlement)));
+        let problem = match tried.await {
+            Ok(Ok(settled)) => return settled.first().copied(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        let task_id = settlement.lease.task_id.0;
+        tracing::warn!(event = "settle.failed", task_id, error = problem, "result not committed yet");
+        if !held.is_ours() {
+            return None;
+        }
+        tokio::time::sleep(waits.next_wait()).await;
+    }
+}

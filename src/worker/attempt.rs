@@ -1,0 +1,303 @@
+//! One attempt, from the claim to the settlement: record, carry out, record, settle.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures::FutureExt;
+use serde_json::{Map, Value, json};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::gatekeeper::Gate;
+use super::heartbeat::Held;
+use super::verdict::{Ended, Submission, decide};
+use super::{Worker, settle};
+use crate::automation::{Automation, Context, OpenIntent, StepLimits};
+use crate::browser::{TabOptions, UpstreamProxy};
+use crate::failure::{Failure, FailureReason};
+use crate::queue::{Claimed, Outcome, Settled, Settlement};
+use crate::task::{Lease, Payload, Task, check_url};
+use crate::telemetry::{
+    FinalResult, Run, RunStart, SnapshotKind, finalize_run, init_run, log_failure, log_step, log_step_at,
+};
+
+/// How long a submission under way may go on when everything else has to stop.
+const SUBMIT_GRACE: Duration = Duration::from_secs(10);
+
+/// When the worker did what came before the record could begin.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Before {
+    /// The round of the loop that found the task began.
+    pub(super) started: DateTime<Utc>,
+    /// The claim was sent.
+    pub(super) locking: DateTime<Utc>,
+    /// The claim was answered.
+    pub(super) locked: DateTime<Utc>,
+}
+
+/// Carries out one claimed task and settles it.
+pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, held: Held) {
+    let lease = Lease { task_id: claimed.task.id, fence: claimed.fence };
+    let began = Instant::now();
+    let held = Arc::new(held);
+    let run = open_record(worker, &claimed, before).await;
+    held.attach(&run);
+
+    let gate = Arc::new(Gate {
+        queue: worker.queue.clone(),
+        lease,
+        length: worker.settings.lease,
+        held: held.clone(),
+        let_go: AtomicBool::new(false),
+        answered: AtomicBool::new(false),
+    });
+    let result = carry_out(worker, &claimed, &run, &held, &gate).await.map_err(|ended| redacted(&run, ended));
+
+    let execution_time = began.elapsed();
+    let failure = result.as_ref().err().map(Ended::failure);
+    match &failure {
+        None => log_step(&run, "result_success", json!({})),
+        Some(failure) => log_failure(&run, "result_failed", failure, json!({})),
+    }
+    let details = result.as_ref().ok().cloned().unwrap_or_default();
+    let open = gate.is_open() || (claimed.open_intent.is_some() && !gate.answered.load(Ordering::SeqCst));
+    let submission = if open { Submission::Open } else { Submission::Settled };
+    let Some(outcome) = decide(&claimed.task, result, submission, &worker.settings.retry) else {
+        run.revoke();
+        tracing::warn!(
+            event = "lease.lost",
+            task_id = lease.task_id.0,
+            attempt = lease.fence.0,
+            "lease lost, attempt abandoned"
+        );
+        return;
+    };
+    log_outcome(&claimed.task, &outcome, execution_time);
+    let result = FinalResult { completed_at: run.now(), execution_time, failure, details };
+    let artifacts = finalize_run(&run, result).await;
+    let steps = held.take_backlog();
+    let settlement = Settlement { lease, outcome, execution_time, steps, artifacts };
+    if settle(worker, &held, settlement).await == Some(Settled::Fenced) {
+        run.revoke();
+        tracing::warn!(
+            event = "lease.lost",
+            task_id = lease.task_id.0,
+            attempt = lease.fence.0,
+            "settlement refused by the fence"
+        );
+    }
+}
+
+/// The site's own words go into rows and log lines as well as into files: without what the task keeps secret.
+fn redacted(run: &Run, ended: Ended) -> Ended {
+    let Ended::Failed(failure) = ended else { return ended };
+    let clean = |text: String| run.redactor().text(&text).into_owned();
+    let causes = failure.causes.into_iter().map(clean).collect();
+    Ended::Failed(Failure { message: clean(failure.message), causes, ..failure })
+}
+
+async fn open_record(worker: &Worker, claimed: &Claimed, before: Before) -> Run {
+    let task = &claimed.task;
+    let mut meta = Map::new();
+    meta.insert("task_type".into(), json!(task.task_type));
+    meta.insert("campaign_id".into(), json!(task.campaign_id));
+    meta.insert("failures".into(), json!(task.failures));
+    meta.insert("max_retries".into(), json!(task.max_retries));
+    meta.insert("url".into(), json!(task.url));
+    meta.insert("site".into(), json!(task.site));
+    meta.insert("worker".into(), json!(worker.identity.name));
+    meta.insert("attempt_id".into(), json!(claimed.fence));
+    meta.insert("version".into(), json!(env!("CARGO_PKG_VERSION")));
+    meta.insert("sandbox".into(), json!(worker.settings.sandbox));
+    let secrets = match Payload::parse(&task.task_type, &task.payload) {
+        Ok(Payload::Registration(payload)) => vec![payload.password],
+        _ => Vec::new(),
+    };
+    let start = RunStart {
+        task_id: task.id,
+        fence: claimed.fence,
+        retry_count: task.retry_count,
+        started_at: before.locked,
+        meta,
+        secrets,
+    };
+    let run = init_run(&worker.runs, start).await;
+    let worker_name = &worker.identity.name;
+    log_step_at(&run, "task_started", before.started, json!({"task_type": task.task_type, "worker": worker_name}));
+    log_step_at(&run, "locking_task", before.locking, json!({}));
+    log_step_at(&run, "task_locked", before.locked, json!({"attempt_id": claimed.fence}));
+    // The statement that locks also sets the status: both are true from its commit on.
+    log_step_at(&run, "status_set_to_running", before.locked, json!({"lease_expires_at": claimed.lease_expires_at}));
+    run
+}
+
+/// Everything between the lock and the result, with its step hooks.
+async fn carry_out(
+    worker: &Worker,
+    claimed: &Claimed,
+    run: &Run,
+    held: &Arc<Held>,
+    gate: &Arc<Gate>,
+) -> Result<Map<String, Value>, Ended> {
+    let task = &claimed.task;
+    log_step(run, "getting_automation_class", json!({"task_type": task.task_type}));
+    let (automation, payload) = admit(worker, task).await.map_err(Ended::Failed)?;
+    log_step(run, "automation_class_obtained", json!({"automation": automation.task_type()}));
+
+    log_step(run, "getting_proxy", json!({"site": task.site}));
+    let proxy = worker.take_proxy(&task.site).await.map_err(Ended::Failed)?;
+    match &proxy {
+        Some(proxy) => {
+            log_step(run, "proxy_obtained", json!({"proxy_id": proxy.id.0, "proxy": proxy.upstream.url.as_str()}))
+        }
+        None => log_step(run, "no_proxy_available", json!({})),
+    }
+
+    log_step(run, "starting_automation_execution", json!({}));
+    let deadline = Instant::now() + worker.settings.task_timeout;
+    let upstream: Option<UpstreamProxy> = proxy.as_ref().map(|proxy| proxy.upstream.clone());
+    let options = TabOptions { user_agent: Some(worker.settings.user_agent.clone()), proxy: upstream, deadline };
+    let tab = tokio::select! {
+        ended = held.stopped() => return Err(ended),
+        opened = worker.open_tab(options) => opened.map_err(Ended::Failed)?,
+    };
+    log_step(run, "automation_context_entered", json!({}));
+    let open_intent =
+        claimed.open_intent.as_ref().map(|open| OpenIntent { intent: open.intent.clone(), let_go: open.let_go });
+    let context = Context {
+        task: task.clone(),
+        payload,
+        tab,
+        run: run.clone(),
+        gate: gate.clone(),
+        open_intent,
+        deadline,
+        limits: limits(worker.settings.task_timeout),
+    };
+
+    let result = supervise(automation.as_ref(), &context, held, gate, deadline).await;
+    let result = match (result, context.tab.proxy_failure()) {
+        (Err((Ended::Failed(_), panicked)), Some(failure)) => Err((Ended::Failed(failure), panicked)),
+        (result, _) => result,
+    };
+    if let Err((ended, panicked)) = &result {
+        let hook = if *panicked { "unhandled_exception" } else { "automation_error" };
+        log_failure(run, hook, &ended.failure(), json!({}));
+        if !matches!(ended, Ended::LeaseLost) {
+            context.snapshot(SnapshotKind::Error).await;
+        }
+    }
+    log_step(run, "automation_execution_completed", json!({"success": result.is_ok()}));
+    if let Some(proxy) = &proxy {
+        worker.return_proxy(proxy, result.as_ref().err().map(|(ended, _)| ended.failure())).await;
+    }
+    let Context { tab, .. } = context;
+    // Nobody waits for the disposal; what hangs is killed with the browser.
+    tokio::spawn(tab.close());
+    result.map_err(|(ended, _)| ended)
+}
+
+/// The usual limits, none of them so long that one slow step takes all the time of the task.
+fn limits(task_timeout: Duration) -> StepLimits {
+    let usual = StepLimits::default();
+    let part = task_timeout / 2;
+    StepLimits {
+        navigation: usual.navigation.min(part),
+        look: usual.look.min(part),
+        action: usual.action.min(part),
+        submit: usual.submit.min(part),
+        ..usual
+    }
+}
+
+/// Checks what can be checked before Chrome is asked for anything: again, because the row may have been written by hand.
+async fn admit(worker: &Worker, task: &Task) -> Result<(Arc<dyn Automation>, Payload), Failure> {
+    let refuse = |code: &'static str, message: String| Failure::terminal(FailureReason::Unknown, code, message);
+    let automation = worker.registry.get(&task.task_type).ok_or_else(|| {
+        let known = worker.registry.task_types().join(", ");
+        refuse("input.unknown_task_type", format!("task type `{}` is unknown; known are {known}", task.task_type))
+    })?;
+    let url = check_url(&task.url).map_err(|problem| refuse("policy.url_denied", format!("url: {problem}")))?;
+    let payload = Payload::parse(&task.task_type, &task.payload).map_err(|errors| {
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        refuse("input.invalid_payload", errors.join("; "))
+    })?;
+    worker.check_enrolment(&url.origin().ascii_serialization()).await?;
+    Ok((automation, payload))
+}
+
+/// Runs the automation until it ends, panics, runs out of time or has to stop; says whether it panicked.
+async fn supervise(
+    automation: &dyn Automation,
+    context: &Context,
+    held: &Held,
+    gate: &Gate,
+    deadline: Instant,
+) -> Result<Map<String, Value>, (Ended, bool)> {
+    let running = AssertUnwindSafe(timeout_at(deadline, automation.run(context))).catch_unwind();
+    let mut running = std::pin::pin!(running);
+    let done = tokio::select! {
+        done = &mut running => done,
+        ended = held.stopped() => {
+            let submitted = gate.let_go.load(Ordering::SeqCst) && !matches!(ended, Ended::LeaseLost);
+            match submitted {
+                // What has left can't be called back: a short while to learn what came of it.
+                true => match timeout(SUBMIT_GRACE, running).await {
+                    Ok(done) => done,
+                    Err(_) => return Err((ended, false)),
+                },
+                false => return Err((ended, false)),
+            }
+        }
+    };
+    match done {
+        Ok(Ok(Ok(success))) => Ok(success.details),
+        // Only the gate says so; by then the heartbeat has stopped the record as well.
+        Ok(Ok(Err(failure))) if failure.code == "infra.lease_lost" => Err((Ended::LeaseLost, false)),
+        Ok(Ok(Err(failure))) => Err((Ended::Failed(failure), false)),
+        Ok(Err(_)) => {
+            let message = "the time for the task was over before it was done";
+            Err((Ended::Failed(Failure::retryable(FailureReason::Timeout, "task.timeout", message)), false))
+        }
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            let message = format!("the automation panicked: {text}");
+            Err((Ended::Failed(Failure::retryable(FailureReason::Unknown, "infra.panic", message)), true))
+        }
+    }
+}
+
+/// A failure is logged here, once.
+fn log_outcome(task: &Task, outcome: &Outcome, took: Duration) {
+    let (task_id, retry_count) = (task.id.0, task.retry_count);
+    let duration_ms = took.as_millis() as u64;
+    let failed = |event: &str, failure: &Failure, message: &str| {
+        tracing::warn!(
+            event, task_id, retry_count, duration_ms, task_type = task.task_type, site = task.site,
+            failure_reason = failure.reason.as_str(), failure_code = &*failure.code, retryable = failure.retryable,
+            err.msg = failure.message, err.chain = ?failure.causes, "{message}"
+        );
+    };
+    match outcome {
+        Outcome::Completed { .. } => {
+            tracing::info!(
+                event = "task.completed",
+                task_id,
+                retry_count,
+                duration_ms,
+                task_type = task.task_type,
+                site = task.site,
+                "task completed"
+            );
+        }
+        Outcome::Retry { failure, .. } => failed("task.retry_scheduled", failure, "attempt failed, retry scheduled"),
+        Outcome::Dead { failure } => failed("task.dead_lettered", failure, "task failed"),
+        Outcome::Released { failure } => failed("task.released", failure, "task given back"),
+        Outcome::Cancelled => {
+            tracing::info!(event = "task.cancelled", task_id, retry_count, duration_ms, "task cancelled");
+        }
+    }
+}
