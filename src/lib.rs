@@ -5,6 +5,8 @@
 
 pub mod automation; // trait, registry, comment, registration; forms; obstacles; the submit gate's page side
 pub mod browser; // all Chrome: process, protocol, pool, tab, frames, elements, egress proxy
+pub mod cli; // what the command line takes
+pub mod commands; // what each command does
 pub mod config; // the configuration file, the environment over it, references to secrets
 pub mod demo; // the built-in demo site
 pub mod devdb; // the private Postgres

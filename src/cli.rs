@@ -1,0 +1,382 @@
+//! What the command line takes. What it does is in [`crate::commands`].
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use clap::{ArgGroup, Args, Parser, Subcommand};
+
+use crate::failure::FailureReason;
+use crate::queue::Cursor;
+use crate::task::{TaskId, TaskStatus};
+
+/// Works off comment and registration tasks in headless Chrome, and leaves a full record of each.
+#[derive(Debug, Parser)]
+#[command(name = "pagehand", version, propagate_version = true, max_term_width = 120)]
+pub struct Cli {
+    /// The configuration; without it PAGEHAND_CONFIG, else config/pagehand.toml where there is one
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Work off tasks of every outcome against a built-in demo site, on a Postgres of its own
+    Demo(DemoArgs),
+    /// Bring the database schema up to date
+    Migrate,
+    /// Work off tasks
+    Worker(WorkerArgs),
+    /// Add tasks; prints their ids
+    Enqueue(EnqueueArgs),
+    /// Enrol sites: Pagehand acts on no other
+    Site(SiteArgs),
+    /// Manage proxies
+    Proxy(ProxyArgs),
+    /// See, retry, cancel and export runs
+    Runs(RunsArgs),
+    /// Say what the failure mapper makes of texts, one a line, from standard input
+    MapFailure(MapFailureArgs),
+    /// Check Chrome, its sandbox, Postgres, the runs directory and the clock; says how to mend each
+    Doctor(JsonArgs),
+}
+
+/// `--json` and nothing else.
+#[derive(Debug, Args)]
+pub struct JsonArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `pagehand demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Tasks at once
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub concurrency: u32,
+}
+
+/// `pagehand worker`.
+#[derive(Debug, Args)]
+pub struct WorkerArgs {
+    /// End when nothing is pending or running any more, waiting retries included
+    #[arg(long)]
+    pub drain: bool,
+    /// Tasks at once; without it worker.concurrency
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub concurrency: Option<u32>,
+    /// Name of this worker, the same after a restart; without it host name and process id
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+}
+
+/// `pagehand enqueue`.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "A line of a file is one task:\n  {\"task_type\":\"comment\",\"url\":\"https://…\",\"campaign_id\":1,\"payload\":{\"author\":\"…\",\"email\":\"…\",\"body\":\"…\"},\n   \"max_retries\":3,\"priority\":0,\"run_at\":null,\"dedupe_key\":null}"
+)]
+pub struct EnqueueArgs {
+    /// A comment or a registration.
+    #[command(subcommand)]
+    pub task: Option<EnqueueTask>,
+    /// One task a line, as JSON; `-` is standard input
+    #[arg(long, value_name = "FILE", required = true)]
+    pub file: Option<PathBuf>,
+    /// Take the good lines of a file and report the others; without it one bad line means that none is taken
+    #[arg(long, requires = "file")]
+    pub skip_invalid: bool,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// One task on the command line.
+#[derive(Debug, Subcommand)]
+pub enum EnqueueTask {
+    /// Post a comment
+    Comment {
+        /// What every task has.
+        #[command(flatten)]
+        task: TaskArgs,
+        /// Name to sign with
+        #[arg(long)]
+        author: String,
+        /// Address to leave
+        #[arg(long)]
+        email: String,
+        /// Web page to leave
+        #[arg(long)]
+        website: Option<String>,
+        /// The text
+        #[arg(long)]
+        body: String,
+    },
+    /// Create an account
+    Registration {
+        /// What every task has.
+        #[command(flatten)]
+        task: TaskArgs,
+        /// Name to log in with
+        #[arg(long)]
+        username: String,
+        /// Address of the account
+        #[arg(long)]
+        email: String,
+        /// Password of the account: env:NAME or file:PATH, read now; a literal is seen by everybody on this machine
+        #[arg(long, value_name = "REF")]
+        password: String,
+        /// Given name
+        #[arg(long)]
+        first_name: Option<String>,
+        /// Family name
+        #[arg(long)]
+        last_name: Option<String>,
+    },
+}
+
+/// What every task has.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("page").required(true).args(["url", "page_url"])))]
+pub struct TaskArgs {
+    /// The page to act on
+    #[arg(value_name = "URL")]
+    pub page_url: Option<String>,
+    /// The page to act on
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Your own grouping
+    #[arg(long)]
+    pub campaign_id: Option<i64>,
+    /// How often a failed attempt is repeated; without it retry.max_retries
+    #[arg(long)]
+    pub max_retries: Option<u32>,
+    /// Higher goes first
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub priority: i16,
+    /// Not before this time, for example 2024-01-15T10:30:00Z
+    #[arg(long)]
+    pub run_at: Option<DateTime<Utc>>,
+    /// At most one live task has this key
+    #[arg(long)]
+    pub dedupe_key: Option<String>,
+}
+
+/// `pagehand site`.
+#[derive(Debug, Args)]
+pub struct SiteArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: SiteCommand,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What can be done with sites.
+#[derive(Debug, Subcommand)]
+pub enum SiteCommand {
+    /// Enrol a site, or change its enrolment
+    Add {
+        /// Scheme, host and port, for example https://example.org
+        origin: String,
+        /// Who allowed Pagehand to act there
+        #[arg(long, value_name = "WHO")]
+        authorized_by: String,
+        /// Until when, for example 2027-01-31 (to the end of that day, UTC) or 2027-01-31T12:00:00Z
+        #[arg(long, value_name = "DATE", value_parser = parse_until)]
+        until: Option<DateTime<Utc>>,
+        /// Allow an address that is not on the public internet
+        #[arg(long)]
+        allow_private: bool,
+        /// Tasks at once, over all workers
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        max_concurrency: Option<u32>,
+        /// Tasks begun in a minute, over all workers
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        per_minute: Option<u32>,
+    },
+    /// List the enrolled sites
+    Ls,
+    /// End an enrolment
+    Rm {
+        /// Scheme, host and port
+        origin: String,
+    },
+}
+
+/// `pagehand proxy`.
+#[derive(Debug, Args)]
+pub struct ProxyArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ProxyCommand,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What can be done with proxies.
+#[derive(Debug, Subcommand)]
+pub enum ProxyCommand {
+    /// Add a proxy
+    Add {
+        /// http://HOST:PORT or socks5://HOST:PORT, with USER@ before the host where it wants one
+        url: String,
+        /// Only for this site; without it for all
+        #[arg(long, value_name = "ORIGIN")]
+        site: Option<String>,
+        /// Where its password is: env:NAME or file:PATH
+        #[arg(long, value_name = "REF")]
+        password: Option<String>,
+    },
+    /// List the proxies
+    Ls,
+    /// Remove a proxy
+    Rm {
+        /// Its number, as `proxy ls` shows it
+        id: i64,
+    },
+}
+
+/// `pagehand runs`.
+#[derive(Debug, Args)]
+pub struct RunsArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: RunsCommand,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What can be done with runs.
+#[derive(Debug, Subcommand)]
+pub enum RunsCommand {
+    /// List runs, the newest first
+    Ls {
+        /// Which ones.
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// At most this many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
+        limit: u32,
+        /// Go on where an earlier list ended
+        #[arg(long)]
+        cursor: Option<Cursor>,
+    },
+    /// Show one run with its attempts and steps
+    Show {
+        /// Its number
+        id: TaskId,
+    },
+    /// Give dead letters another try
+    Retry {
+        /// Their numbers
+        #[arg(required_unless_present = "all")]
+        ids: Vec<TaskId>,
+        /// All failed runs that the filter selects
+        #[arg(long, conflicts_with = "ids")]
+        all: bool,
+        /// Which ones of all.
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// Also where the submission may have arrived: it may be done a second time
+        #[arg(long)]
+        confirm_uncertain: bool,
+    },
+    /// Call tasks off
+    Cancel {
+        /// Their numbers
+        #[arg(required = true)]
+        ids: Vec<TaskId>,
+    },
+    /// Write runs as JSON lines, each as `runs show --json` prints it
+    Export {
+        /// Which ones.
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// Where to; without it standard output
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+/// Which runs are meant; filters add up.
+#[derive(Debug, Clone, Default, Args)]
+pub struct FilterArgs {
+    /// pending, running, completed, failed or cancelled
+    #[arg(long)]
+    pub status: Option<TaskStatus>,
+    /// One of the eleven
+    #[arg(long)]
+    pub failure_reason: Option<FailureReason>,
+    /// comment or registration
+    #[arg(long)]
+    pub task_type: Option<String>,
+    /// Origin
+    #[arg(long)]
+    pub site: Option<String>,
+    /// Enqueued at or after this time
+    #[arg(long)]
+    pub since: Option<DateTime<Utc>>,
+    /// Enqueued before this time
+    #[arg(long)]
+    pub until: Option<DateTime<Utc>>,
+    /// Part of the URL or of the error, or an id
+    #[arg(long)]
+    pub q: Option<String>,
+}
+
+/// `pagehand map-failure`.
+#[derive(Debug, Args)]
+#[command(after_help = "A line is a text, or JSON {\"text\":…,\"kind\":\"net|cdp|exception|http|page\"}.")]
+pub struct MapFailureArgs {
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_until(text: &str) -> Result<DateTime<Utc>, String> {
+    if let Ok(day) = text.parse::<NaiveDate>() {
+        let next = day.succ_opt().ok_or("is too far away")?;
+        return Ok(next.and_time(NaiveTime::MIN).and_utc());
+    }
+    text.parse().map_err(|_| "write it like 2027-01-31 or 2027-01-31T12:00:00Z".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn enqueue_takes_a_file_or_a_task_but_not_neither() {
+        assert!(Cli::try_parse_from(["pagehand", "enqueue", "--file", "x", "--skip-invalid"]).is_ok());
+        let comment = ["pagehand", "enqueue", "comment", "--author", "a", "--email", "e", "--body", "b", "--json"];
+        assert!(Cli::try_parse_from(comment.iter().chain(&["http://x/"])).is_ok());
+        assert!(Cli::try_parse_from(comment.iter().chain(&["--url", "http://x/"])).is_ok());
+        assert!(Cli::try_parse_from(comment).is_err(), "no url");
+        assert!(Cli::try_parse_from(["pagehand", "enqueue"]).is_err());
+    }
+
+    #[test]
+    fn an_enrolment_lasts_to_the_end_of_the_day_it_names() {
+        assert_eq!(parse_until("2027-01-31").unwrap().to_rfc3339(), "2027-02-01T00:00:00+00:00");
+        assert!(parse_until("soon").is_err());
+    }
+}

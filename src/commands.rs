@@ -1,0 +1,186 @@
+//! What each command does. Data goes to standard output, everything else to standard error.
+//!
+//! Exit status: 0 done, 1 failed, 2 wrong usage.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use secrecy::ExposeSecret;
+
+use crate::config::Config;
+use crate::devdb::DevDb;
+use crate::observability::{self, LogSettings};
+use crate::queue::Queue;
+
+pub mod demo;
+pub mod doctor;
+pub mod enqueue;
+pub mod map_failure;
+pub mod migrate;
+pub mod proxy;
+pub mod runs;
+pub mod site;
+pub mod worker;
+
+/// An error in how a command was called: exit status 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Who reads the log lines of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogReader {
+    /// An operator, later: what the configuration says.
+    Operator,
+    /// The person who waits for the command: errors only, unless the configuration says otherwise.
+    Caller,
+}
+
+/// Loads the configuration, starts logging and a runtime, and runs `command` to its end.
+///
+/// # Errors
+/// A [`Usage`] where the configuration can't be used, else what `command` returns.
+pub fn run<F, Fut>(config: Option<&Path>, reader: LogReader, command: F) -> anyhow::Result<()>
+where
+    F: FnOnce(Config) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let config = Config::load(config).map_err(|error| Usage(error.to_string()))?;
+    // One provider for every TLS connection; a second one would panic at run time. Err: it is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let settings = LogSettings {
+        dir: config.logs.dir.clone(),
+        filter: match reader {
+            LogReader::Caller if config.logs.filter == LogSettings::default().filter => "error".to_owned(),
+            _ => config.logs.filter.clone(),
+        },
+        keep_days: config.logs.keep_days,
+        json: false,
+    };
+    let _logs = observability::init(&settings).context("logging can't be set up")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(command(config));
+    // Blocking work that hangs (a dead disk) must not keep a command from ending.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    result
+}
+
+/// Prints the error, if any, and turns the result into an exit status.
+pub fn finish(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    let broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    };
+    if error.chain().any(broken_pipe) {
+        // Whoever read our output has read enough.
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {error:#}");
+    if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// A connected queue, and the private Postgres behind it where there is one.
+pub struct Database {
+    /// The queue.
+    pub queue: Queue,
+    private: Option<DevDb>,
+}
+
+impl Database {
+    /// Connects to the configured Postgres, or starts the private one and brings its schema up to date.
+    ///
+    /// # Errors
+    /// Postgres can't be reached or started, or its schema is not that of this version.
+    pub async fn open(config: &Config) -> anyhow::Result<Database> {
+        let database = Self::open_unchecked(config).await?;
+        match database.private {
+            Some(_) => database.queue.migrate().await.context("the private database can't be migrated")?,
+            None => database.queue.check_schema().await?,
+        }
+        Ok(database)
+    }
+
+    /// As [`Database::open`], whatever the schema is.
+    ///
+    /// # Errors
+    /// Postgres can't be reached or started.
+    pub async fn open_unchecked(config: &Config) -> anyhow::Result<Database> {
+        if let Some(url) = config.database_url().context("database.url")? {
+            let queue = Queue::connect(url.expose_secret(), config.database.max_connections).await;
+            let queue = queue.context("can't connect to Postgres; check DATABASE_URL or database.url")?;
+            return Ok(Database { queue, private: None });
+        }
+        Self::start_private(config).await
+    }
+
+    /// The private Postgres with its schema up to date, whatever else is configured.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub async fn private(config: &Config) -> anyhow::Result<Database> {
+        let database = Self::start_private(config).await?;
+        database.queue.migrate().await.context("the private database can't be migrated")?;
+        Ok(database)
+    }
+
+    async fn start_private(config: &Config) -> anyhow::Result<Database> {
+        let private = DevDb::start(&config.data.dir).await?;
+        let queue = Queue::connect(&private.url(), config.database.max_connections).await;
+        Ok(Database { queue: queue.context("can't connect to the private Postgres")?, private: Some(private) })
+    }
+
+    /// Closes all connections; stops the private Postgres if nobody else uses it.
+    pub async fn close(self) {
+        self.queue.close().await;
+        if let Some(private) = self.private {
+            private.stop().await;
+        }
+    }
+}
+
+/// Prints one JSON document and a line break.
+///
+/// # Errors
+/// Standard output can't be written.
+pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, value)?;
+    Ok(writeln!(out)?)
+}
+
+/// Prints a line.
+///
+/// # Errors
+/// Standard output can't be written, for example because whoever read it has gone.
+pub fn print_line(line: impl fmt::Display) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout().lock(), "{line}")?)
+}
+
+/// A text from outside, safe to show on a terminal: control characters are replaced.
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// A table without frames, as wide as it needs to be, cut to the terminal where there is one.
+pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_header(header);
+    for row in rows {
+        table.add_row(row.iter().map(|cell| plain(cell)));
+    }
+    if std::io::stdout().is_terminal() {
+        table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
+    }
+    table.trim_fmt()
+}

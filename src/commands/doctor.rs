@@ -1,0 +1,142 @@
+//! `pagehand doctor`.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::worker::{browser_settings, open_runs};
+use super::{Database, print_json, print_line};
+use crate::browser::{BrowserPool, SandboxReport};
+use crate::cli::JsonArgs;
+use crate::config::Config;
+
+/// How far the clock may be from Postgres' before it is worth a word.
+const CLOCK_SKEW: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// What was found of one thing.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    /// What was found.
+    found: String,
+    /// How to mend it.
+    mend: Option<String>,
+}
+
+impl Check {
+    fn good(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, ok: true, found: found.into(), mend: None }
+    }
+
+    fn bad(name: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { name, ok: false, found: found.into(), mend: Some(mend.into()) }
+    }
+}
+
+/// Checks everything a worker needs, prints what it found and how to mend what is not right.
+///
+/// # Errors
+/// Something is not right.
+pub async fn run(config: Config, args: JsonArgs) -> anyhow::Result<()> {
+    let mut checks = check_chrome(&config).await;
+    checks.extend(check_postgres(&config).await);
+    checks.push(check_runs(&config));
+    let bad = checks.iter().filter(|check| !check.ok).count();
+    if args.json {
+        print_json(&serde_json::json!({"ok": bad == 0, "checks": checks}))?;
+    } else {
+        for check in &checks {
+            print_line(format_args!(
+                "{} {:<9} {}",
+                if check.ok { "ok  " } else { "FAIL" },
+                check.name,
+                super::plain(&check.found)
+            ))?;
+            if let Some(mend) = &check.mend {
+                print_line(format_args!("               → {mend}"))?;
+            }
+        }
+    }
+    anyhow::ensure!(bad == 0, "{bad} of {} checks failed", checks.len());
+    Ok(())
+}
+
+async fn check_chrome(config: &Config) -> Vec<Check> {
+    let pool = BrowserPool::new(browser_settings(config));
+    let install = "install it with `apt-get install chromium-headless-shell`, or set browser.executable";
+    let mut checks = Vec::new();
+    match timeout(LIMIT, pool.warm_up()).await {
+        Err(_) => checks.push(Check::bad("chrome", "did not start in time", "see whether the machine is overloaded")),
+        Ok(Err(error)) => checks.push(Check::bad("chrome", error.to_string(), install)),
+        Ok(Ok(version)) => {
+            checks.push(Check::good("chrome", version.product));
+            checks.push(check_sandbox(config, &pool).await);
+        }
+    }
+    pool.shutdown().await;
+    checks
+}
+
+async fn check_sandbox(config: &Config, pool: &BrowserPool) -> Check {
+    if config.browser.endpoint.is_some() {
+        return Check::good("sandbox", "Chrome runs elsewhere: look there");
+    }
+    let userns = "allow unprivileged user namespaces: `sysctl -w kernel.unprivileged_userns_clone=1` (Debian), \
+                  `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu)";
+    match timeout(LIMIT, pool.check_sandbox()).await {
+        Err(_) => Check::bad("sandbox", "could not be looked at in time", "see whether the machine is overloaded"),
+        Ok(Err(error)) => Check::bad("sandbox", error.to_string(), userns),
+        Ok(Ok(report)) if report.is_sandboxed() => Check::good("sandbox", describe(&report)),
+        Ok(Ok(report)) if !config.browser.sandbox => {
+            Check::bad("sandbox", describe(&report), "take `sandbox = false` out of [browser]")
+        }
+        Ok(Ok(report)) => Check::bad("sandbox", describe(&report), userns),
+    }
+}
+
+fn describe(report: &SandboxReport) -> String {
+    let SandboxReport { renderer_pid, seccomp, own_user_namespace, uid } = report;
+    let namespace = if *own_user_namespace { "own" } else { "no own" };
+    format!("renderer {renderer_pid}: seccomp {seccomp} (2 is filtered), {namespace} user namespace, uid {uid}")
+}
+
+async fn check_postgres(config: &Config) -> Vec<Check> {
+    let mend = "set DATABASE_URL, or leave it unset and `apt-get install postgresql` for a private one";
+    let database = match timeout(LIMIT, Database::open(config)).await {
+        Err(_) => return vec![Check::bad("postgres", "did not answer in time", mend)],
+        Ok(Err(error)) => return vec![Check::bad("postgres", format!("{error:#}"), mend)],
+        Ok(Ok(database)) => database,
+    };
+    let before = chrono::Utc::now();
+    let checks = match database.queue.now().await {
+        Err(error) => vec![Check::bad("postgres", error.to_string(), mend)],
+        Ok(theirs) => {
+            let ours = before + (chrono::Utc::now() - before) / 2;
+            let skew = (theirs - ours).abs();
+            let found = format!("{:.3} s from Postgres' clock", skew.num_milliseconds() as f64 / 1000.0);
+            let clock = if skew > CLOCK_SKEW {
+                Check::bad("clock", found, "set this machine's clock by NTP: `timedatectl set-ntp true`")
+            } else {
+                Check::good("clock", found)
+            };
+            vec![Check::good("postgres", "reachable, schema up to date"), clock]
+        }
+    };
+    database.close().await;
+    checks
+}
+
+fn check_runs(config: &Config) -> Check {
+    let dir = std::path::absolute(&config.runs.dir).unwrap_or_else(|_| config.runs.dir.clone());
+    let mend = format!("make {} a directory that this user can write, or set runs.dir", dir.display());
+    match open_runs(config) {
+        Err(error) => Check::bad("runs", format!("{error:#}"), mend),
+        Ok(runs) => match runs.check_writable() {
+            Err(error) => Check::bad("runs", error.to_string(), mend),
+            Ok(()) => Check::good("runs", dir.display().to_string()),
+        },
+    }
+}

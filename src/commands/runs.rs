@@ -1,0 +1,190 @@
+//! `pagehand runs`.
+
+use std::io::Write;
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::{Database, plain, print_json, print_line, table};
+use crate::cli::{FilterArgs, RunsArgs, RunsCommand};
+use crate::config::Config;
+use crate::queue::{Queue, QueueError, RunDetail, RunFilter, RunSummary};
+use crate::record::rfc3339;
+use crate::task::TaskId;
+
+/// Runs read at a time by an export.
+const PAGE: u32 = 200;
+const UNCERTAIN: &str = "it may have been submitted already; look at the site, then retry with --confirm-uncertain";
+
+/// Lists, shows, retries, cancels or exports runs.
+///
+/// # Errors
+/// There is no such run, it can't be retried or cancelled, or Postgres is away.
+pub async fn run(config: Config, args: RunsArgs) -> anyhow::Result<()> {
+    let database = Database::open(&config).await?;
+    let done = dispatch(&database.queue, &config, args).await;
+    database.close().await;
+    done
+}
+
+async fn dispatch(queue: &Queue, config: &Config, args: RunsArgs) -> anyhow::Result<()> {
+    let json = args.json;
+    match args.command {
+        RunsCommand::Ls { filter, limit, cursor } => {
+            let page = queue.runs(&as_filter(filter), cursor, limit).await?;
+            if json {
+                return print_json(&page);
+            }
+            print_line(list(&page.runs))?;
+            if let Some(cursor) = page.next {
+                eprintln!("more with --cursor {cursor}");
+            }
+            Ok(())
+        }
+        RunsCommand::Show { id } => {
+            let run = match queue.run(id).await {
+                Err(QueueError::NoSuchTask(_)) => anyhow::bail!(no_run(id)),
+                run => run?,
+            };
+            if json { print_json(&run) } else { show(&run, config) }
+        }
+        RunsCommand::Retry { ids, all, filter, confirm_uncertain } => {
+            if all {
+                return retry_all(queue, as_filter(filter), confirm_uncertain, json).await;
+            }
+            each(&ids, json, "retried", async |id| queue.retry(id, confirm_uncertain).await).await
+        }
+        RunsCommand::Cancel { ids } => each(&ids, json, "cancelled", async |id| queue.cancel(id).await.map(drop)).await,
+        RunsCommand::Export { filter, output } => {
+            let out: Box<dyn Write> = match &output {
+                Some(path) => Box::new(std::fs::File::create(path).with_context(|| path.display().to_string())?),
+                None => Box::new(std::io::stdout().lock()),
+            };
+            export(queue, &as_filter(filter), out).await
+        }
+    }
+}
+
+/// Does one thing to each run, reports each, and fails if any could not be done.
+async fn each(
+    ids: &[TaskId],
+    json: bool,
+    done: &str,
+    action: impl AsyncFn(TaskId) -> Result<(), QueueError>,
+) -> anyhow::Result<()> {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for id in ids {
+        match action(*id).await {
+            Ok(()) => good.push(*id),
+            Err(QueueError::NoSuchTask(_)) => bad.push((*id, no_run(*id))),
+            Err(QueueError::NeedsConfirmation(_)) => bad.push((*id, UNCERTAIN.to_owned())),
+            Err(error @ QueueError::Conflict(_)) => bad.push((*id, error.to_string())),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if json {
+        let skipped: Vec<_> = bad.iter().map(|(id, why)| json!({"id": id, "why": why})).collect();
+        print_json(&json!({done: good, "skipped": skipped}))?;
+    } else {
+        for id in &good {
+            print_line(format_args!("{id} {done}"))?;
+        }
+    }
+    anyhow::ensure!(
+        bad.is_empty(),
+        "{}",
+        bad.iter().map(|(id, why)| format!("{id}: {why}")).collect::<Vec<_>>().join("\n  ")
+    );
+    Ok(())
+}
+
+async fn retry_all(queue: &Queue, filter: RunFilter, confirm_uncertain: bool, json: bool) -> anyhow::Result<()> {
+    let report = queue.retry_all(&filter, confirm_uncertain).await?;
+    if json {
+        return print_json(&report);
+    }
+    print_line(format_args!("{} retried", report.retried))?;
+    if report.need_confirmation > 0 {
+        print_line(format_args!("{} skipped: {UNCERTAIN}", report.need_confirmation))?;
+    }
+    if report.conflicts > 0 {
+        print_line(format_args!("{} skipped: a live task has the same dedupe key", report.conflicts))?;
+    }
+    Ok(())
+}
+
+async fn export(queue: &Queue, filter: &RunFilter, mut out: impl Write) -> anyhow::Result<()> {
+    let mut cursor = None;
+    loop {
+        let page = queue.runs(filter, cursor, PAGE).await?;
+        for summary in &page.runs {
+            match queue.run(TaskId(summary.id)).await {
+                // Deleted meanwhile.
+                Err(QueueError::NoSuchTask(_)) => {}
+                run => {
+                    serde_json::to_writer(&mut out, &run?)?;
+                    writeln!(out)?;
+                }
+            }
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            return Ok(out.flush()?);
+        }
+    }
+}
+
+fn no_run(id: TaskId) -> String {
+    format!("there is no run {id}; `pagehand runs ls` lists what is")
+}
+
+fn as_filter(args: FilterArgs) -> RunFilter {
+    let FilterArgs { status, failure_reason, task_type, site, since, until, q } = args;
+    RunFilter { status, failure_reason, task_type, site, since, until, q }
+}
+
+fn list(runs: &[RunSummary]) -> String {
+    let rows = runs.iter().map(|run| {
+        vec![
+            run.id.to_string(),
+            run.task_type.clone(),
+            run.status.clone(),
+            run.failure_reason.clone().unwrap_or_default(),
+            run.failure_code.clone().unwrap_or_default(),
+            format!("{}/{}", run.retry_count, run.max_retries),
+            run.execution_time.map(|seconds| format!("{seconds:.2}")).unwrap_or_default(),
+            rfc3339(run.created_at),
+            run.url.clone(),
+        ]
+    });
+    table(&["ID", "TYPE", "STATUS", "REASON", "CODE", "RETRIES", "SECONDS", "CREATED", "URL"], rows)
+}
+
+fn show(run: &RunDetail, config: &Config) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let summary = &run.run;
+    writeln!(out, "run {}: {} on {}", summary.id, plain(&summary.task_type), plain(&summary.url))?;
+    let verdict = match (&summary.failure_reason, &summary.last_error) {
+        (Some(reason), Some(error)) => {
+            let code = summary.failure_code.as_deref().unwrap_or_default();
+            format!("{}: {reason} ({}): {}", summary.status, plain(code), plain(error))
+        }
+        _ => summary.status.clone(),
+    };
+    writeln!(out, "{verdict}")?;
+    writeln!(out, "record: {}", config.runs.dir.join(summary.id.to_string()).display())?;
+    for attempt in &run.attempts {
+        writeln!(out, "\nattempt {} by {}: {}", attempt.retry_count, plain(&attempt.worker), attempt.status)?;
+        let rows = attempt.steps.iter().map(|step| {
+            vec![
+                step.seq.to_string(),
+                step.name.clone(),
+                step.status.to_string(),
+                format!("{:.1}", step.duration_ms),
+                step.error.clone().unwrap_or_default(),
+            ]
+        });
+        writeln!(out, "{}", table(&["#", "STEP", "", "MS", "ERROR"], rows))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! `pagehand site`.
+
+use anyhow::Context;
+
+use super::{Database, Usage, plain, print_json, print_line, table};
+use crate::cli::{SiteArgs, SiteCommand};
+use crate::config::Config;
+use crate::record::rfc3339;
+use crate::site::{NewEnrolment, Origin, check_public};
+
+/// Enrols, lists or removes sites.
+///
+/// # Errors
+/// [`Usage`] for an origin that is none, or that is private without `--allow-private`; else Postgres is away.
+pub async fn run(config: Config, args: SiteArgs) -> anyhow::Result<()> {
+    let SiteArgs { command, json } = args;
+    let usage = |problem: String| Usage(format!("ORIGIN: {problem}"));
+    match command {
+        SiteCommand::Add { origin, authorized_by, until, allow_private, max_concurrency, per_minute } => {
+            let origin: Origin = origin.parse().map_err(usage)?;
+            if authorized_by.trim().is_empty() {
+                return Err(Usage("--authorized-by is empty; name who allowed Pagehand to act there".into()).into());
+            }
+            if !allow_private {
+                check_public(&origin).await.map_err(usage)?;
+            }
+            let site = NewEnrolment {
+                origin,
+                authorized_by,
+                authorized_until: until,
+                allow_private,
+                max_concurrency,
+                per_minute,
+            };
+            let database = Database::open(&config).await?;
+            let added = database.queue.add_site(&site).await;
+            database.close().await;
+            added.context("the site was not enrolled")?;
+            if json {
+                print_json(&serde_json::json!({"enrolled": site.origin}))
+            } else {
+                print_line(format_args!("{} is enrolled", site.origin))
+            }
+        }
+        SiteCommand::Ls => {
+            let database = Database::open(&config).await?;
+            let sites = database.queue.sites().await;
+            database.close().await;
+            let sites = sites?;
+            if json {
+                return print_json(&serde_json::json!({"sites": sites}));
+            }
+            let number = |n: Option<u32>| n.map_or_else(|| "–".to_owned(), |n| n.to_string());
+            let rows = sites.iter().map(|site| {
+                vec![
+                    site.origin.to_string(),
+                    site.authorized_by.clone(),
+                    site.authorized_until.map_or_else(|| "–".to_owned(), rfc3339),
+                    if site.allow_private { "yes" } else { "no" }.to_owned(),
+                    number(site.max_concurrency),
+                    number(site.per_minute),
+                ]
+            });
+            print_line(table(&["ORIGIN", "AUTHORIZED BY", "UNTIL", "PRIVATE", "AT ONCE", "A MINUTE"], rows))
+        }
+        SiteCommand::Rm { origin } => {
+            let origin: Origin = origin.parse().map_err(usage)?;
+            let database = Database::open(&config).await?;
+            let removed = database.queue.remove_site(&origin).await;
+            database.close().await;
+            anyhow::ensure!(removed?, "{} is not enrolled; `pagehand site ls` lists what is", plain(origin.as_str()));
+            if json {
+                print_json(&serde_json::json!({"removed": origin.as_str()}))
+            } else {
+                print_line(format_args!("{origin} is no longer enrolled"))
+            }
+        }
+    }
+}

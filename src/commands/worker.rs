@@ -1,0 +1,151 @@
+//! `pagehand worker`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Database, Usage};
+use crate::automation::Registry;
+use crate::browser::{BrowserPool, BrowserSettings};
+use crate::cli::WorkerArgs;
+use crate::config::Config;
+use crate::queue::{Presence, Queue, WorkerIdentity};
+use crate::telemetry::RunsDir;
+use crate::worker::{Settings, Stop, Until, Worker};
+
+/// How long the first Chrome may take before the worker says that something is wrong.
+const WARM_UP: Duration = Duration::from_secs(30);
+
+/// Works off tasks until a signal comes or, with `--drain`, until there are none.
+///
+/// # Errors
+/// Postgres, the runs directory or Chrome can't be used at the start; later troubles are waited out.
+pub async fn run(config: Config, args: WorkerArgs) -> anyhow::Result<()> {
+    let stop = stop_on_signals()?;
+    let runs = open_runs(&config)?;
+    let database = Database::open(&config).await?;
+    let browsers = BrowserPool::new(browser_settings(&config));
+    let started = start(&database.queue, &config, args, runs, browsers.clone()).await;
+    let worked = match started {
+        Ok((worker, until, _presence)) => {
+            tracing::info!(event = "worker.started", worker_id = worker.identity.name, "worker started");
+            let attempts = worker.run(until, stop).await;
+            tracing::info!(event = "worker.stopped", attempts, "worker stopped");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
+    browsers.shutdown().await;
+    database.close().await;
+    worked
+}
+
+async fn start(
+    queue: &Queue,
+    config: &Config,
+    args: WorkerArgs,
+    runs: RunsDir,
+    browsers: BrowserPool,
+) -> anyhow::Result<(Arc<Worker>, Until, Presence)> {
+    let warm = tokio::time::timeout(WARM_UP, browsers.warm_up()).await;
+    let warm = warm.context("Chrome did not start in time; `pagehand doctor` says why")?;
+    warm.context("Chrome can't be started; `pagehand doctor` says why")?;
+    let identity = identity(args.instance)?;
+    let presence = queue.be_present(&identity).await.context("the worker can't show that it is alive")?;
+    crate::observability::name_worker(&identity.name);
+    let settings = settings(config, args.concurrency);
+    let worker = Worker::new(queue.clone(), identity, runs, browsers, Registry::standard(), settings);
+    Ok((Arc::new(worker), if args.drain { Until::Drained } else { Until::Stopped }, presence))
+}
+
+/// The runs directory of the configuration, created where it is missing.
+///
+/// # Errors
+/// It can't be created or written.
+pub fn open_runs(config: &Config) -> anyhow::Result<RunsDir> {
+    let dir = &config.runs.dir;
+    RunsDir::open(dir).with_context(|| {
+        format!("the runs directory {} can't be used; make it writable or set runs.dir", dir.display())
+    })
+}
+
+/// How Chrome is run, by the configuration.
+pub fn browser_settings(config: &Config) -> BrowserSettings {
+    let browser = &config.browser;
+    BrowserSettings {
+        executable: browser.executable.clone(),
+        endpoint: browser.endpoint.clone(),
+        sandbox: browser.sandbox,
+        state_dir: absolute(&config.data.dir),
+        recycle_after_tasks: browser.recycle_after_tasks,
+        recycle_above_bytes: browser.recycle_above_mib << 20,
+        viewport: (1280, 800),
+    }
+}
+
+/// How the worker works, by the configuration.
+pub fn settings(config: &Config, concurrency: Option<u32>) -> Settings {
+    let worker = &config.worker;
+    Settings {
+        concurrency: concurrency.unwrap_or(worker.concurrency),
+        lease: worker.lease_seconds.duration(),
+        drain: worker.drain_seconds.duration(),
+        task_timeout: worker.task_timeout_seconds.duration(),
+        poll: worker.poll_seconds.duration(),
+        retry: config.retry_policy(),
+        user_agent: user_agent(worker.contact.as_deref()),
+        sandbox: config.browser.sandbox,
+    }
+}
+
+/// Who we are, after Chrome's own User-Agent.
+fn user_agent(contact: Option<&str>) -> String {
+    let product = concat!("pagehand/", env!("CARGO_PKG_VERSION"));
+    contact.map_or_else(|| product.to_owned(), |contact| format!("{product} (+{contact})"))
+}
+
+fn identity(instance: Option<String>) -> anyhow::Result<WorkerIdentity> {
+    let name = match instance {
+        Some(name) if name.is_empty() || name.len() > 100 || name.chars().any(char::is_control) => {
+            return Err(Usage("--instance must have 1 to 100 printable characters".into()).into());
+        }
+        Some(name) => name,
+        None => {
+            let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            format!("{host}-{}", std::process::id())
+        }
+    };
+    Ok(new_life(name))
+}
+
+/// An identity of this process under a name that earlier processes may have had.
+pub fn new_life(name: String) -> WorkerIdentity {
+    WorkerIdentity { name, incarnation: format!("{:032x}", rand::random::<u128>()) }
+}
+
+/// The first SIGTERM or SIGINT stops politely, the second at once.
+///
+/// # Errors
+/// The signals can't be listened to.
+pub fn stop_on_signals() -> anyhow::Result<Stop> {
+    let stop = Stop::default();
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let told = stop.clone();
+    tokio::spawn(async move {
+        for token in [&told.politely, &told.at_once] {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            token.cancel();
+        }
+    });
+    Ok(stop)
+}
+
+fn absolute(path: &std::path::Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

@@ -1,0 +1,287 @@
+//! The commands, run as a person runs them: what they print, what they refuse, how they exit.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+use serde_json::{Value, json};
+
+#[path = "support/database.rs"]
+mod database;
+#[path = "support/program.rs"]
+mod program;
+
+use program::{Program, text};
+
+const SITE: &str = "https://blog.example.org";
+
+fn comment(n: usize) -> Value {
+    json!({"task_type": "comment", "url": format!("{SITE}/post/{n}"), "campaign_id": 7,
+           "payload": {"author": "Ann", "email": "ann@example.org", "body": format!("Hello {n}")}})
+}
+
+#[tokio::test]
+async fn every_command_has_help() {
+    let program = Program::new().await;
+    for command in [
+        vec![],
+        vec!["demo"],
+        vec!["migrate"],
+        vec!["worker"],
+        vec!["enqueue"],
+        vec!["enqueue", "comment"],
+        vec!["enqueue", "registration"],
+        vec!["site"],
+        vec!["site", "add"],
+        vec!["proxy"],
+        vec!["proxy", "add"],
+        vec!["runs"],
+        vec!["runs", "ls"],
+        vec!["runs", "show"],
+        vec!["runs", "retry"],
+        vec!["runs", "cancel"],
+        vec!["runs", "export"],
+        vec!["map-failure"],
+        vec!["doctor"],
+    ] {
+        let args: Vec<&str> = command.iter().copied().chain(["--help"]).collect();
+        let output = program.run(&args).await;
+        assert!(output.status.success() && text(&output.stdout).contains("Usage:"), "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_usage_exits_with_2_and_says_what_to_write() {
+    let program = Program::new().await;
+    for (args, says) in [
+        (vec!["enqueue"], "--file"),
+        (vec!["enqueue", "comment", "ftp://x/", "--author", "a", "--email", "a@b", "--body", "b"], "--url"),
+        (
+            vec!["enqueue", "comment", "https://x.example/", "--author", "a", "--email", "nobody", "--body", "b"],
+            "--email",
+        ),
+        (vec!["enqueue", "--file", "nowhere.jsonl"], "nowhere.jsonl"),
+        (vec!["site", "add", "example.org", "--authorized-by", "Ann"], "https://"),
+        (vec!["site", "add", "http://127.0.0.1:1", "--authorized-by", "Ann"], "--allow-private"),
+        (vec!["site", "add", "http://2130706433", "--authorized-by", "Ann"], "--allow-private"),
+        (vec!["proxy", "add", "http://ann:secret@proxy.example:1"], "--password env:NAME"),
+        (vec!["runs", "ls", "--status", "done"], "completed"),
+        (vec!["worker", "--concurrency", "0"], "--concurrency"),
+    ] {
+        let output = program.run(&args).await;
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(says), "{args:?}: {}", text(&output.stderr));
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_key_of_the_configuration_is_named() {
+    let program = Program::new().await.with("PAGEHAND_WORKER__CONCURENCY", "3");
+    let output = program.run(&["runs", "ls"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("PAGEHAND_WORKER__CONCURENCY"), "{}", text(&output.stderr));
+}
+
+#[tokio::test]
+async fn a_file_with_one_bad_line_is_not_taken_unless_that_is_asked_for() {
+    let program = Program::new().await;
+    program.enrol(SITE).await;
+    let mut misspelt = comment(2);
+    misspelt["payload"]["emial"] = json!("x");
+    let stranger = json!({"task_type": "comment", "url": "https://stranger.example/",
+                          "payload": {"author": "Ann", "email": "ann@example.org", "body": "b"}});
+    let lines = [
+        comment(1).to_string(),
+        misspelt.to_string(),
+        "{not json".to_owned(),
+        stranger.to_string(),
+        comment(5).to_string(),
+    ];
+    std::fs::write(program.path().join("t.jsonl"), lines.join("\n")).unwrap();
+
+    let refused = program.run(&["enqueue", "--file", "t.jsonl"]).await;
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(refused.stdout.is_empty());
+    assert!(said.contains("line 2: payload.emial: is unknown; did you mean `email`?"), "{said}");
+    assert!(
+        said.contains("line 3:") && said.contains("line 4: url: https://stranger.example is not enrolled"),
+        "{said}"
+    );
+    assert_eq!(program.json(&["runs", "ls", "--json"]).await["runs"], json!([]));
+
+    let taken = program.json(&["enqueue", "--file", "t.jsonl", "--skip-invalid", "--json"]).await;
+    assert_eq!((taken["ids"].as_array().unwrap().len(), taken["skipped"].as_u64()), (2, Some(3)));
+}
+
+#[tokio::test]
+async fn ids_are_printed_one_a_line_and_a_dedupe_key_gives_the_same_id_again() {
+    let program = Program::new().await;
+    program.enrol(SITE).await;
+    let page = format!("{SITE}/post");
+    let args = [
+        "enqueue",
+        "comment",
+        &page,
+        "--author",
+        "Ann",
+        "--email",
+        "ann@example.org",
+        "--body",
+        "Grüße 😀",
+        "--dedupe-key",
+        "k",
+    ];
+    let first = program.run(&args).await;
+    let again = program.run(&args).await;
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    assert_eq!(text(&first.stdout).trim().parse::<i64>().unwrap(), text(&again.stdout).trim().parse::<i64>().unwrap());
+}
+
+#[tokio::test]
+async fn a_run_has_the_shape_that_others_script_against() {
+    let program = Program::new().await;
+    program.enrol(SITE).await;
+    let id = program.enqueue(&[comment(1)]).await[0];
+    let list = program.json(&["runs", "ls", "--json"]).await;
+    let run = &list["runs"][0];
+    assert_eq!((run["id"].as_i64(), run["status"].as_str()), (Some(id), Some("pending")));
+    for field in [
+        "id",
+        "task_type",
+        "status",
+        "url",
+        "site",
+        "retry_count",
+        "max_retries",
+        "failure_reason",
+        "failure_code",
+        "last_error",
+        "created_at",
+        "started_at",
+        "finished_at",
+        "execution_time",
+        "tokens",
+        "cost_usd",
+    ] {
+        assert!(run.as_object().unwrap().contains_key(field), "{field} is missing in {run}");
+    }
+    assert!(list.as_object().unwrap().contains_key("next"));
+    let shown = program.show(id).await;
+    assert_eq!(shown["payload"]["body"], "Hello 1");
+    assert_eq!(shown["attempts"], json!([]));
+    assert_eq!(program.run(&["runs", "show", "999999"]).await.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn pages_of_a_list_follow_each_other_without_gap_or_repetition() {
+    let program = Program::new().await;
+    program.enrol(SITE).await;
+    let ids = program.enqueue(&(0..7).map(comment).collect::<Vec<_>>()).await;
+    let (mut seen, mut cursor) = (Vec::new(), None::<String>);
+    loop {
+        let mut args = vec!["runs", "ls", "--json", "--limit", "3"];
+        args.extend(cursor.iter().flat_map(|cursor| ["--cursor", cursor.as_str()]));
+        let page = program.json(&args).await;
+        seen.extend(page["runs"].as_array().unwrap().iter().map(|run| run["id"].as_i64().unwrap()));
+        match page["next"].as_str() {
+            Some(next) => cursor = Some(next.to_owned()),
+            None => break,
+        }
+    }
+    assert_eq!(seen, ids.into_iter().rev().collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_pending_task_can_be_cancelled_but_not_retried() {
+    let program = Program::new().await;
+    program.enrol(SITE).await;
+    let id = program.enqueue(&[comment(1)]).await[0].to_string();
+    assert_eq!(program.run(&["runs", "retry", &id]).await.status.code(), Some(1));
+    assert!(program.run(&["runs", "cancel", &id]).await.status.success());
+    assert_eq!(program.show(id.parse().unwrap()).await["status"], "cancelled");
+}
+
+#[tokio::test]
+async fn a_password_is_read_from_where_it_is_and_shown_nowhere() {
+    let program = Program::new().await.with("ACCOUNT_PASSWORD", "correct horse battery");
+    program.enrol(SITE).await;
+    let page = format!("{SITE}/join");
+    let args = [
+        "enqueue",
+        "registration",
+        &page,
+        "--username",
+        "ann",
+        "--email",
+        "ann@example.org",
+        "--password",
+        "env:ACCOUNT_PASSWORD",
+    ];
+    let output = program.run(&args).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown = program.show(text(&output.stdout).trim().parse().unwrap()).await;
+    assert_eq!(shown["payload"]["password"], "***");
+    assert!(!shown.to_string().contains("correct horse"));
+}
+
+#[tokio::test]
+async fn sites_and_proxies_are_listed_as_they_were_added() {
+    let program = Program::new().await;
+    let add = [
+        "site",
+        "add",
+        "https://Example.org:443/",
+        "--authorized-by",
+        "Ann",
+        "--until",
+        "2099-12-31",
+        "--per-minute",
+        "6",
+    ];
+    assert!(program.run(&add).await.status.success());
+    let sites = program.json(&["site", "ls", "--json"]).await;
+    assert_eq!(sites["sites"][0]["origin"], "https://example.org");
+    assert_eq!(sites["sites"][0]["per_minute"], 6);
+    assert!(program.run(&["site", "rm", "https://example.org"]).await.status.success());
+    assert_eq!(program.run(&["site", "rm", "https://example.org"]).await.status.code(), Some(1));
+
+    let id =
+        program.json(&["proxy", "add", "http://ann@proxy.example:3128", "--password", "env:P", "--json"]).await["id"]
+            .clone();
+    let proxies = program.json(&["proxy", "ls", "--json"]).await;
+    assert_eq!(proxies["proxies"][0]["url"], "http://proxy.example:3128");
+    assert!(program.run(&["proxy", "rm", &id.to_string()]).await.status.success());
+}
+
+#[tokio::test]
+async fn map_failure_answers_line_by_line() {
+    use tokio::io::AsyncWriteExt;
+    let program = Program::new().await;
+    let mut child = program.command(&["map-failure", "--json"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let lines = "net::ERR_NAME_NOT_RESOLVED\n{\"text\":\"Your comment is awaiting moderation.\",\"kind\":\"page\"}\n{\"text\":\"HTTP 429\",\"kind\":\"http\"}\n";
+    input.write_all(lines.as_bytes()).await.unwrap();
+    drop(input);
+    let output = child.wait_with_output().await.unwrap();
+    assert!(output.status.success());
+    let answers: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers.len(), 3);
+    assert_eq!(
+        (answers[0]["failure_reason"].as_str(), answers[0]["failure_code"].as_str()),
+        (Some("unknown"), Some("net.dns"))
+    );
+    assert_eq!(answers[1]["failure_reason"], Value::Null);
+    assert_eq!(
+        (answers[2]["failure_reason"].as_str(), answers[2]["retryable"].as_bool()),
+        (Some("blocked"), Some(true))
+    );
+}
+
+#[tokio::test]
+async fn an_unmigrated_database_is_refused_with_the_remedy() {
+    let program = Program::new().await;
+    sqlx::raw_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public").execute(&program.db.pool).await.unwrap();
+    let refused = program.run(&["runs", "ls"]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("pagehand migrate"), "{}", text(&refused.stderr));
+    assert!(program.run(&["migrate"]).await.status.success());
+    assert!(program.run(&["runs", "ls"]).await.status.success());
+}

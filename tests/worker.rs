@@ -1,0 +1,294 @@
+//! Workers as processes, on real Postgres and real Chrome, against the demo site; its ledger says what was submitted.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+use std::collections::BTreeSet;
+use std::process::ExitStatus;
+
+use pagehand::demo::{CANONICAL_ARTICLE, DemoSite};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+#[path = "support/database.rs"]
+mod database;
+#[path = "support/program.rs"]
+mod program;
+
+use program::{PATIENCE, Program, signal, still_alive, until};
+
+/// A page that never answers.
+const SILENT: &str = "/articles/quiet-coach";
+
+fn comment(site: &DemoSite, path: &str, n: usize) -> Value {
+    json!({"task_type": "comment", "url": format!("{}{path}", site.origin()),
+           "payload": {"author": format!("Reader {n}"), "email": format!("reader{n}@example.org"),
+                       "body": format!("Comment number {n}: what a fine piece, thank you. Grüße 😀 {}", n * 7919)}})
+}
+
+async fn set_up() -> (Program, DemoSite) {
+    let (program, site) = (Program::new().await, DemoSite::start().unwrap());
+    program.enrol(&site.origin()).await;
+    (program, site)
+}
+
+async fn ended(child: &mut tokio::process::Child) -> ExitStatus {
+    tokio::time::timeout(PATIENCE, child.wait()).await.expect("the worker ends").unwrap()
+}
+
+/// What must be there of a run that completed, whatever happened on the way.
+fn assert_whole_record(program: &Program, id: i64) {
+    let dir = program.runs().join(id.to_string());
+    let result = program.file(id, "final_result.json");
+    assert_eq!(result["task_id"], id);
+    assert_eq!((&result["result"]["success"], &result["result"]["failure_reason"]), (&json!(true), &Value::Null));
+    assert!(result["execution_time"].as_f64().unwrap() > 0.0);
+    assert_eq!(program.file(id, "init.json")["task_id"], id);
+    let names: Vec<String> =
+        std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    for (start, end) in [
+        ("initial_dom_", ".html"),
+        ("initial_screenshot_", ".png"),
+        ("final_dom_", ".html"),
+        ("final_screenshot_", ".png"),
+    ] {
+        assert!(
+            names.iter().any(|name| name.starts_with(start) && name.ends_with(end)),
+            "{id}: no {start}…{end} in {names:?}"
+        );
+    }
+    for name in ["dom_snapshot.html", "screenshot.png", "report.html"] {
+        assert!(names.iter().any(|found| found == name), "{id}: no {name}");
+    }
+    assert!(!names.iter().any(|name| name.contains("tmp")), "{id}: left over: {names:?}");
+    let png = std::fs::read(dir.join("screenshot.png")).unwrap();
+    assert_eq!(&png[..8], b"\x89PNG\r\n\x1a\n");
+}
+
+/// The hooks of one attempt in the order of the contract, the automation's own steps left out.
+const HOOKS: [&str; 13] = [
+    "task_started",
+    "locking_task",
+    "task_locked",
+    "status_set_to_running",
+    "getting_automation_class",
+    "automation_class_obtained",
+    "getting_proxy",
+    "no_proxy_available",
+    "starting_automation_execution",
+    "automation_context_entered",
+    "automation_error",
+    "automation_execution_completed",
+    "result_failed",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_workers_do_each_of_many_tasks_once_and_record_each() {
+    let (program, site) = set_up().await;
+    let program = program.with("PAGEHAND_WORKER__CONCURRENCY", "2");
+    let lines: Vec<Value> = (0..24).map(|n| comment(&site, CANONICAL_ARTICLE, n)).collect();
+    let ids = program.enqueue(&lines).await;
+    let mut workers: Vec<_> = (0..4).map(|_| program.worker(&["--drain"])).collect();
+    for worker in &mut workers {
+        assert!(ended(worker).await.success(), "{}", program.log());
+    }
+    let comments = site.ledger().comments();
+    let emails: BTreeSet<&str> = comments.iter().map(|comment| comment.email.as_str()).collect();
+    assert_eq!((comments.len(), emails.len()), (24, 24));
+    for id in ids {
+        assert_whole_record(&program, id);
+        let steps = program.steps(id);
+        let hooks: Vec<&str> = steps.iter().map(String::as_str).filter(|step| HOOKS.contains(step)).collect();
+        let expected: Vec<&str> =
+            HOOKS.into_iter().filter(|hook| !["automation_error", "result_failed"].contains(hook)).collect();
+        assert_eq!(hooks, expected);
+        assert_eq!(steps.last().unwrap(), "result_success");
+        let shown = program.show(id).await;
+        assert_eq!((&shown["status"], &shown["retry_count"]), (&json!("completed"), &json!(0)));
+        assert_eq!(shown["attempts"][0]["steps"].as_array().unwrap().len(), steps.len());
+    }
+    assert!(program.chromes().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_task_has_its_hooks_its_error_snapshot_and_its_reason() {
+    let (program, site) = set_up().await;
+    let closed = program.enqueue(&[comment(&site, "/articles/closed-season", 1)]).await[0];
+    program.drain().await;
+    let hooks: Vec<String> = program.steps(closed).into_iter().filter(|step| HOOKS.contains(&step.as_str())).collect();
+    assert_eq!(hooks, HOOKS);
+    let result = program.file(closed, "final_result.json");
+    assert_eq!(result["result"]["failure_reason"], "comment_form_not_found");
+    assert_eq!(result["result"]["success"], false);
+    let names = std::fs::read_dir(program.runs().join(closed.to_string())).unwrap();
+    let names: Vec<String> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.iter().any(|name| name.starts_with("error_screenshot_")), "{names:?}");
+    let shown = program.show(closed).await;
+    assert_eq!((&shown["status"], &shown["failure_reason"]), (&json!("failed"), &json!("comment_form_not_found")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_that_passes_is_retried_and_every_attempt_is_kept() {
+    let (program, site) = set_up().await;
+    let id = program.enqueue(&[comment(&site, "/articles/spring-tide", 1)]).await[0];
+    program.drain().await;
+    assert_whole_record(&program, id);
+    assert_eq!(program.file(id, "init.json")["meta"]["retry_count"], 2);
+    for earlier in 0..2 {
+        let result = program.file(id, &format!("attempts/{earlier}/final_result.json"));
+        assert_eq!(result["result"]["failure_code"], "http.503");
+        assert_eq!(result["result"]["retry_count"], earlier);
+    }
+    let shown = program.show(id).await;
+    assert_eq!(shown["attempts"].as_array().unwrap().len(), 3);
+    assert_eq!(site.ledger().comments().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_workers_task_is_finished_by_another_and_both_attempts_are_on_record() {
+    let (program, site) = set_up().await;
+    let ids = program.enqueue(&(0..6).map(|n| comment(&site, CANONICAL_ARTICLE, n)).collect::<Vec<_>>()).await;
+    let mut first = program.worker(&["--concurrency", "2"]);
+    until("an attempt is under way", async || {
+        ids.iter().any(|id| program.steps(*id).contains(&"automation_context_entered".to_owned()))
+    })
+    .await;
+    let chromes = program.chromes();
+    assert!(chromes.iter().any(|(_, line)| line.contains("--type=renderer")), "{chromes:?}");
+    signal(&first, Signal::KILL);
+    ended(&mut first).await;
+    until("the killed worker's Chrome is gone", async || still_alive(&chromes).is_empty()).await;
+    program.drain().await;
+
+    let mut lost = 0;
+    for id in &ids {
+        let shown = program.show(*id).await;
+        assert_eq!(shown["status"], "completed", "{shown}");
+        assert_whole_record(&program, *id);
+        if shown["attempts"].as_array().unwrap().len() > 1 {
+            lost += 1;
+            let earlier = program.file(*id, "attempts/0/final_result.json");
+            assert_eq!(earlier["result"]["failure_code"], "infra.worker_lost");
+        }
+    }
+    assert!(lost > 0, "the kill hit no attempt");
+    let emails: Vec<String> = site.ledger().comments().iter().map(|comment| comment.email.clone()).collect();
+    let once: BTreeSet<&String> = emails.iter().collect();
+    assert_eq!((emails.len(), once.len()), (6, 6), "each comment exactly once: {emails:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_told_to_stop_gives_back_what_it_cannot_finish_and_charges_nothing() {
+    let (program, site) = set_up().await;
+    let program = program.with("PAGEHAND_WORKER__DRAIN_SECONDS", "0.3");
+    let id = program.enqueue(&[comment(&site, SILENT, 1)]).await[0];
+    let mut worker = program.worker(&[]);
+    until("the attempt is under way", async || program.steps(id).contains(&"automation_context_entered".to_owned()))
+        .await;
+    signal(&worker, Signal::TERM);
+    assert!(ended(&mut worker).await.success(), "{}", program.log());
+    let shown = program.show(id).await;
+    assert_eq!((&shown["status"], &shown["retry_count"]), (&json!("pending"), &json!(0)), "{shown}");
+    assert_eq!(program.file(id, "final_result.json")["result"]["failure_code"], "infra.shutdown");
+    assert!(program.chromes().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_gives_back_at_once() {
+    let (program, site) = set_up().await;
+    let program = program.with("PAGEHAND_WORKER__DRAIN_SECONDS", "600");
+    let id = program.enqueue(&[comment(&site, SILENT, 1)]).await[0];
+    let mut worker = program.worker(&[]);
+    until("the attempt is under way", async || program.steps(id).contains(&"automation_context_entered".to_owned()))
+        .await;
+    signal(&worker, Signal::TERM);
+    until("the worker drains", async || program.log().contains("draining")).await;
+    signal(&worker, Signal::TERM);
+    assert!(ended(&mut worker).await.success(), "{}", program.log());
+    assert_eq!(program.show(id).await["status"], "pending");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_task_can_be_called_off() {
+    let (program, site) = set_up().await;
+    let id = program.enqueue(&[comment(&site, SILENT, 1)]).await[0];
+    let worker = program.worker(&[]);
+    until("the attempt is under way", async || program.steps(id).contains(&"automation_context_entered".to_owned()))
+        .await;
+    assert!(program.run(&["runs", "cancel", &id.to_string()]).await.status.success());
+    until("it is cancelled", async || program.show(id).await["status"] == "cancelled").await;
+    drop(worker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_written_by_hand_are_dead_letters_with_a_reason_and_harm_nobody() {
+    let (program, site) = set_up().await;
+    let good = program.enqueue(&[comment(&site, CANONICAL_ARTICLE, 1)]).await[0];
+    let origin = site.origin();
+    let mut expected = Vec::new();
+    for (task_type, url, payload, code) in [
+        ("teleport", format!("{origin}/"), json!({}), "input.unknown_task_type"),
+        ("comment", format!("{origin}/"), json!({"author": 7}), "input.invalid_payload"),
+        ("comment", format!("{origin}/"), json!(["x"]), "input.invalid_payload"),
+        ("comment", "file:///etc/passwd".to_owned(), comment(&site, "/", 2)["payload"].clone(), "policy.url_denied"),
+        (
+            "comment",
+            "https://stranger.example/".to_owned(),
+            comment(&site, "/", 3)["payload"].clone(),
+            "policy.not_enrolled",
+        ),
+    ] {
+        let id: i64 = sqlx::query_scalar(
+            "INSERT INTO tasks (task_type, url, site, payload, max_retries, ready) VALUES ($1, $2, 'by hand', $3, 3, true) RETURNING id",
+        )
+        .bind(task_type)
+        .bind(url)
+        .bind(payload)
+        .fetch_one(&program.db.pool)
+        .await
+        .unwrap();
+        expected.push((id, code));
+    }
+    program.drain().await;
+    for (id, code) in expected {
+        let shown = program.show(id).await;
+        assert_eq!(
+            (&shown["status"], &shown["failure_code"], &shown["retry_count"]),
+            (&json!("failed"), &json!(code), &json!(0))
+        );
+        let steps = program.steps(id);
+        assert_eq!(&steps[4..], ["getting_automation_class", "result_failed"], "{code}");
+        assert_eq!(program.file(id, "final_result.json")["result"]["failure_code"], code);
+    }
+    assert_whole_record(&program, good);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_that_was_removed_is_not_acted_on() {
+    let (program, site) = set_up().await;
+    let id = program.enqueue(&[comment(&site, CANONICAL_ARTICLE, 1)]).await[0];
+    assert!(program.run(&["site", "rm", &site.origin()]).await.status.success());
+    program.drain().await;
+    let shown = program.show(id).await;
+    assert_eq!(shown["failure_code"], "policy.not_enrolled");
+    assert!(shown["last_error"].as_str().unwrap().contains("pagehand site add"), "{shown}");
+    assert_eq!(site.ledger().comments().len(), 0);
+    assert_eq!(site.ledger().hits("GET", CANONICAL_ARTICLE), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_starts_and_works_with_no_database_configured() {
+    let (program, site) = (Program::new().await, DemoSite::start().unwrap());
+    let run = async |args: &[&str]| {
+        let output = tokio::time::timeout(PATIENCE, program.command(args).env_remove("DATABASE_URL").output()).await;
+        let output = output.expect("it ends").unwrap();
+        assert!(output.status.success(), "{args:?}: {}", program::text(&output.stderr));
+        program::text(&output.stdout)
+    };
+    run(&["site", "add", &site.origin(), "--authorized-by", "the test", "--allow-private"]).await;
+    let page = format!("{}{CANONICAL_ARTICLE}", site.origin());
+    let id =
+        run(&["enqueue", "comment", &page, "--author", "Ann", "--email", "ann@example.org", "--body", "Hello there"])
+            .await;
+    run(&["worker", "--drain"]).await;
+    assert_whole_record(&program, id.trim().parse().unwrap());
+    assert_eq!(site.ledger().comments().len(), 1);
+}
