@@ -1,5 +1,6 @@
 //! What the command line takes. What it does is in [`crate::commands`].
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
@@ -30,6 +31,8 @@ pub enum Command {
     Migrate,
     /// Work off tasks
     Worker(WorkerArgs),
+    /// Serve the HTTP API and the dashboard
+    Serve(ServeArgs),
     /// Add tasks; prints their ids
     Enqueue(EnqueueArgs),
     /// Enrol sites: Pagehand acts on no other
@@ -75,6 +78,14 @@ pub struct WorkerArgs {
     /// Name of this worker, the same after a restart; without it host name and process id
     #[arg(long, value_name = "NAME")]
     pub instance: Option<String>,
+}
+
+/// `pagehand serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Address to listen on; any but loopback needs web.tokens. Without it web.listen
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
 }
 
 /// `pagehand enqueue`.
@@ -319,6 +330,9 @@ pub struct FilterArgs {
     /// One of the eleven
     #[arg(long)]
     pub failure_reason: Option<FailureReason>,
+    /// Finer than the reason, for example http.429
+    #[arg(long)]
+    pub failure_code: Option<String>,
     /// comment or registration
     #[arg(long)]
     pub task_type: Option<String>,

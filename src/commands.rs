@@ -23,6 +23,7 @@ pub mod map_failure;
 pub mod migrate;
 pub mod proxy;
 pub mod runs;
+pub mod serve;
 pub mod site;
 pub mod worker;
 

@@ -135,6 +135,8 @@ pub struct Logs {
 pub struct Web {
     /// Address of the API and the dashboard.
     pub listen: SocketAddr,
+    /// Names under which browsers reach them, besides loopback's and the address itself.
+    pub hosts: Vec<String>,
     /// Who may use them. None at all: open, and bound to loopback only.
     pub tokens: Vec<WebToken>,
 }
@@ -239,7 +241,7 @@ impl Default for Logs {
 
 impl Default for Web {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), tokens: Vec::new() }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), hosts: Vec::new(), tokens: Vec::new() }
     }
 }
 

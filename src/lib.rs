@@ -18,4 +18,5 @@ pub mod retry; // when a failed attempt is repeated
 pub mod site; // origins, enrolments, private addresses
 pub mod task; // what the queue holds
 pub mod telemetry; // the record on disk
+pub mod web; // HTTP API and dashboard
 pub mod worker; // claim → attempt → record → settle

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => commands::run(config, Caller, |config| commands::demo::run(config, args)),
         Command::Migrate => commands::run(config, Caller, commands::migrate::run),
         Command::Worker(args) => commands::run(config, Operator, |config| commands::worker::run(config, args)),
+        Command::Serve(args) => commands::run(config, Operator, |config| commands::serve::run(config, args)),
         Command::Enqueue(args) => commands::run(config, Caller, |config| commands::enqueue::run(config, args)),
         Command::Site(args) => commands::run(config, Caller, |config| commands::site::run(config, args)),
         Command::Proxy(args) => commands::run(config, Caller, |config| commands::proxy::run(config, args)),

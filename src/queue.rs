@@ -34,7 +34,9 @@ mod attempt;
 mod audit;
 mod claim;
 mod clean;
+mod counts;
 mod enqueue;
+mod idempotency;
 mod operate;
 mod presence;
 mod proxies;
@@ -43,15 +45,19 @@ mod runs;
 mod schema;
 mod settle;
 mod sites;
+mod summary;
 pub mod wake;
 
 pub use audit::AuditEntry;
+pub use counts::{Depth, FailureGroup, MAX_COUNTED, Pulse, StatusCounts};
+pub use idempotency::{Once, RequestKey};
 pub use operate::BulkRetry;
 pub use presence::Presence;
 pub use proxies::{NewProxy, Proxy, ProxyId};
 pub use reap::Reaped;
 pub use runs::{Artifact, Attempt, Cursor, RunDetail, RunFilter, RunPage, RunSummary, Step};
 pub use settle::{Outcome, Settled, Settlement};
+pub use summary::{FailureCount, MIN_SAMPLES, Part, Period, StepSummary, Totals};
 
 /// How long a statement is sent again after a fault that may pass, before the error goes to the caller.
 pub const RETRY_FOR: Duration = Duration::from_secs(5);

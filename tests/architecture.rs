@@ -18,6 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("browser", &["failure"]),
     ("telemetry", &["failure", "record", "task"]),
     ("automation", &["browser", "failure", "record", "site", "task", "telemetry"]),
+    ("web", &["config", "failure", "queue", "record", "site", "task", "telemetry"]),
     (
         "worker",
         &["automation", "browser", "config", "failure", "queue", "record", "retry", "site", "task", "telemetry"],
@@ -41,6 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "site",
             "task",
             "telemetry",
+            "web",
             "worker",
         ],
     ),

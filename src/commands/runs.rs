@@ -139,8 +139,8 @@ fn no_run(id: TaskId) -> String {
 }
 
 fn as_filter(args: FilterArgs) -> RunFilter {
-    let FilterArgs { status, failure_reason, task_type, site, since, until, q } = args;
-    RunFilter { status, failure_reason, task_type, site, since, until, q }
+    let FilterArgs { status, failure_reason, failure_code, task_type, site, since, until, q } = args;
+    RunFilter { status, failure_reason, failure_code, task_type, site, since, until, q }
 }
 
 fn list(runs: &[RunSummary]) -> String {

@@ -70,7 +70,7 @@ fn chunk_end(payloads: &[String], from: usize) -> usize {
 }
 
 /// The tasks of one statement, column by column.
-struct Columns<'a> {
+pub(super) struct Columns<'a> {
     task_types: Vec<&'a str>,
     urls: Vec<String>,
     sites: Vec<&'a str>,
@@ -85,7 +85,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn new(tasks: &'a [NewTask], payloads: &'a [String], default_max_retries: u32) -> Self {
+    pub(super) fn new(tasks: &'a [NewTask], payloads: &'a [String], default_max_retries: u32) -> Self {
         let max_retries = |task: &NewTask| task.max_retries.unwrap_or(default_max_retries).min(100).cast_signed();
         Self {
             task_types: tasks.iter().map(|task| task.task_type.as_str()).collect(),
@@ -108,7 +108,7 @@ impl<'a> Columns<'a> {
         }
     }
 
-    async fn insert(&self, connection: &mut PgConnection) -> Result<Vec<Enqueued>, sqlx::Error> {
+    pub(super) async fn insert(&self, connection: &mut PgConnection) -> Result<Vec<Enqueued>, sqlx::Error> {
         let ids = bounded(
             sqlx::query_scalar!(
                 r#"SELECT nextval(pg_get_serial_sequence('tasks', 'id')) AS "id!" FROM generate_series(1, $1)"#,

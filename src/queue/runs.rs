@@ -24,6 +24,8 @@ pub struct RunFilter {
     pub status: Option<TaskStatus>,
     /// Whose latest failure has this reason.
     pub failure_reason: Option<FailureReason>,
+    /// Whose latest failure has this code.
+    pub failure_code: Option<String>,
     /// Of this task type.
     pub task_type: Option<String>,
     /// On this origin.
@@ -382,13 +384,16 @@ impl Queue {
 
 /// Only what is asked for is in the statement, and the status stands in it as a literal: so the planner can use the partial
 /// index of the dead letters.
-fn conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter, below: i64, limit: i64) {
+pub(super) fn conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter, below: i64, limit: i64) {
     query.push(" WHERE id < ").push_bind(below);
     if let Some(status) = filter.status {
         query.push(" AND status = '").push(status.as_str()).push("'");
     }
     if let Some(reason) = filter.failure_reason {
         query.push(" AND failure_reason = '").push(reason.as_str()).push("'");
+    }
+    if let Some(code) = &filter.failure_code {
+        query.push(" AND failure_code = ").push_bind(clean::text(code).into_owned());
     }
     if let Some(task_type) = &filter.task_type {
         query.push(" AND task_type = ").push_bind(clean::text(task_type).into_owned());

@@ -1,0 +1,206 @@
+//! Small numbers for looking at: how many runs each status has, how deep the queue is, whether anything has changed, and
+//! the dead letters in groups.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::QueryBuilder;
+
+use super::runs::conditions;
+use super::{AuditEntry, Queue, QueueError, RunFilter, is_transient, repeated};
+use crate::task::{TaskId, TaskStatus};
+
+/// Most runs that are counted for [`Queue::status_counts`].
+pub const MAX_COUNTED: i64 = 100_000;
+/// Most groups of dead letters that are listed.
+const MAX_GROUPS: i64 = 200;
+
+/// How many of the runs that match are in each status.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct StatusCounts {
+    /// In the order of [`TaskStatus::ALL`].
+    pub counts: [i64; 5],
+    /// More than [`MAX_COUNTED`] match: only the newest of them are counted.
+    pub cut: bool,
+}
+
+impl StatusCounts {
+    /// Runs in any status.
+    pub fn all(&self) -> i64 {
+        self.counts.iter().sum()
+    }
+
+    /// Runs in this status.
+    pub fn of(&self, status: TaskStatus) -> i64 {
+        TaskStatus::ALL.iter().zip(self.counts).find(|(known, _)| **known == status).map_or(0, |(_, n)| n)
+    }
+}
+
+/// What changes whenever something in the queue does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Pulse {
+    /// Waiting for a worker, a `run_at` or a retry.
+    pub pending: i64,
+    /// Held by a worker.
+    pub running: i64,
+    /// Id of the newest task.
+    pub newest_run: i64,
+    /// Id of the newest attempt.
+    pub newest_attempt: i64,
+}
+
+/// How many tasks of a type are in a status that somebody may have to look after.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Depth {
+    /// Name of the automation.
+    pub task_type: String,
+    /// Waiting, for whatever.
+    pub pending: i64,
+    /// Held by a worker.
+    pub running: i64,
+    /// Dead letters.
+    pub failed: i64,
+    /// How long the one that has been ready for longest waits, seconds; 0 if none is.
+    pub oldest_ready_seconds: f64,
+}
+
+/// Dead letters that failed in the same way on the same site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FailureGroup {
+    /// One of the eleven.
+    pub failure_reason: String,
+    /// Finer than the reason.
+    pub failure_code: String,
+    /// The origin.
+    pub site: String,
+    /// How many.
+    pub n: i64,
+    /// When the first of them failed.
+    pub first_seen: DateTime<Utc>,
+    /// When the latest of them failed.
+    pub last_seen: DateTime<Utc>,
+    /// The newest of them.
+    pub sample: i64,
+    /// What it said.
+    pub sample_error: Option<String>,
+    /// Its newest screenshot of the failure.
+    pub sample_screenshot: Option<String>,
+}
+
+impl Queue {
+    /// How many of the runs that match `filter`, whose status is not looked at, are in each status.
+    ///
+    /// # Errors
+    /// Postgres can't be reached or takes too long.
+    pub async fn status_counts(&self, filter: &RunFilter) -> Result<StatusCounts, QueueError> {
+        let filter = RunFilter { status: None, ..filter.clone() };
+        let rows: Vec<(String, i64)> = repeated(is_transient, || async {
+            let mut query = QueryBuilder::new("SELECT status::text, count(*) FROM (SELECT status FROM tasks");
+            conditions(&mut query, &filter, i64::MAX, MAX_COUNTED + 1);
+            query.push(") newest GROUP BY status");
+            query.build_query_as().fetch_all(&self.pool).await
+        })
+        .await?;
+        let mut found = StatusCounts::default();
+        for (status, count) in TaskStatus::ALL.iter().zip(&mut found.counts) {
+            *count = rows.iter().find(|(name, _)| name == status.as_str()).map_or(0, |(_, n)| *n);
+        }
+        found.cut = found.all() > MAX_COUNTED;
+        Ok(found)
+    }
+
+    /// What to compare with an earlier one, to know whether to look again.
+    ///
+    /// # Errors
+    /// Postgres can't be reached.
+    pub async fn pulse(&self) -> Result<Pulse, QueueError> {
+        let pulse = repeated(is_transient, || {
+            sqlx::query_as!(
+                Pulse,
+                r#"SELECT (SELECT count(*) FROM tasks WHERE ready)
+                        + (SELECT count(*) FROM tasks WHERE status = 'pending' AND NOT ready) AS "pending!",
+                          (SELECT count(*) FROM tasks WHERE status = 'running') AS "running!",
+                          (SELECT coalesce(max(id), 0) FROM tasks) AS "newest_run!",
+                          (SELECT coalesce(max(id), 0) FROM attempts) AS "newest_attempt!""#
+            )
+            .fetch_one(&self.pool)
+        });
+        Ok(pulse.await?)
+    }
+
+    /// The depth of the queue by task type.
+    ///
+    /// # Errors
+    /// Postgres can't be reached or takes too long.
+    pub async fn depths(&self) -> Result<Vec<Depth>, QueueError> {
+        let depths = repeated(is_transient, || {
+            sqlx::query_as!(
+                Depth,
+                r#"SELECT task_type AS "task_type!", sum(pending)::bigint AS "pending!", sum(running)::bigint AS "running!",
+                          sum(failed)::bigint AS "failed!",
+                          greatest(0, coalesce(extract(epoch FROM clock_timestamp() - min(since)), 0))::float8
+                              AS "oldest_ready_seconds!"
+                   FROM (
+                       SELECT task_type, count(*) AS pending, 0 AS running, 0 AS failed, min(run_at) AS since
+                       FROM tasks WHERE ready GROUP BY task_type
+                       UNION ALL
+                       SELECT task_type, count(*), 0, 0, min(run_at) FILTER (WHERE run_at <= clock_timestamp())
+                       FROM tasks WHERE status = 'pending' AND NOT ready GROUP BY task_type
+                       UNION ALL
+                       SELECT task_type, 0, count(*), 0, NULL FROM tasks WHERE status = 'running' GROUP BY task_type
+                       UNION ALL
+                       SELECT task_type, 0, 0, count(*), NULL FROM tasks WHERE status = 'failed' GROUP BY task_type
+                   ) parts GROUP BY task_type ORDER BY task_type"#
+            )
+            .fetch_all(&self.pool)
+        });
+        Ok(depths.await?)
+    }
+
+    /// The dead letters, grouped by reason, code and site, the largest group first: at most 200 groups.
+    ///
+    /// # Errors
+    /// Postgres can't be reached or takes too long.
+    pub async fn failure_groups(&self) -> Result<Vec<FailureGroup>, QueueError> {
+        let groups = repeated(is_transient, || {
+            sqlx::query_as!(
+                FailureGroup,
+                r#"SELECT g.failure_reason::text AS "failure_reason!", g.failure_code AS "failure_code!", g.site,
+                          g.n AS "n!", g.first_seen AS "first_seen!", g.last_seen AS "last_seen!", g.sample AS "sample!",
+                          t.last_error AS sample_error, shot.name AS "sample_screenshot?"
+                   FROM (
+                       SELECT failure_reason, failure_code, site, count(*) AS n, min(finished_at) AS first_seen,
+                              max(finished_at) AS last_seen, max(id) AS sample
+                       FROM tasks WHERE status = 'failed' GROUP BY failure_reason, failure_code, site
+                       ORDER BY count(*) DESC, max(id) DESC LIMIT $1
+                   ) g
+                   JOIN tasks t ON t.id = g.sample
+                   LEFT JOIN LATERAL (
+                       SELECT f.name FROM attempts a JOIN artifacts f ON f.attempt_id = a.id
+                       WHERE a.task_id = g.sample AND f.kind = 'screenshot' AND f.name LIKE 'error\_%'
+                       ORDER BY a.id DESC, f.name DESC LIMIT 1
+                   ) shot ON true
+                   ORDER BY g.n DESC, g.sample DESC"#,
+                MAX_GROUPS,
+            )
+            .fetch_all(&self.pool)
+        });
+        Ok(groups.await?)
+    }
+
+    /// What was done by hand to one run, the oldest first, at most 100 entries.
+    ///
+    /// # Errors
+    /// Postgres can't be reached.
+    pub async fn trail(&self, id: TaskId) -> Result<Vec<AuditEntry>, QueueError> {
+        let entries = repeated(is_transient, || {
+            sqlx::query_as!(
+                AuditEntry,
+                "SELECT id, at, who, action, subject, details FROM audit
+                 WHERE subject = $1 AND action LIKE 'run.%' ORDER BY id LIMIT 100",
+                id.to_string(),
+            )
+            .fetch_all(&self.pool)
+        });
+        Ok(entries.await?)
+    }
+}

@@ -1,0 +1,250 @@
+//! `GET /runs/{id}/artifacts/{name}`: files of a run directory.
+//!
+//! What is in them was written under the eyes of a hostile page, and the directory may be one that somebody else can write
+//! to. So a name must be one that the record has, the way there is opened piece by piece without following a link, only a
+//! regular file is read, its type follows from its name alone, and HTML is sent with a policy under which nothing runs,
+//! nothing is fetched and nothing is sent.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use tokio::io::AsyncReadExt;
+use tokio_util::io::ReaderStream;
+
+use super::Shared;
+use super::headers::CAPTURE_POLICY;
+use super::input::Query;
+use super::problem::Problem;
+use super::runs_api::{Segments, run_id};
+use crate::task::TaskId;
+
+/// Bytes read at once.
+const CHUNK: usize = 64 * 1024;
+/// Names that each run has.
+const FIXED: [&str; 6] =
+    ["init.json", "steps.jsonl", "final_result.json", "dom_snapshot.html", "screenshot.png", "report.html"];
+/// Names that each earlier attempt has.
+const OF_ATTEMPT: [&str; 2] = ["init.json", "final_result.json"];
+
+/// A file of a run directory that may be asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct ArtifactName {
+    /// `attempts/N/`, for an earlier attempt.
+    attempt: Option<u32>,
+    name: String,
+}
+
+impl ArtifactName {
+    /// Only names that `telemetry` writes.
+    fn parse(attempt: Option<&str>, name: &str) -> Option<ArtifactName> {
+        let attempt = match attempt {
+            Some(text) => Some(number(text)?),
+            None => None,
+        };
+        let known = match attempt {
+            Some(_) => OF_ATTEMPT.contains(&name),
+            None => FIXED.contains(&name) || is_snapshot(name),
+        };
+        known.then(|| ArtifactName { attempt, name: name.to_owned() })
+    }
+
+    /// Whether what is under this name never changes.
+    fn is_final(&self) -> bool {
+        is_snapshot(&self.name)
+    }
+
+    fn content_type(&self) -> &'static str {
+        match self.name.rsplit('.').next() {
+            Some("png") => "image/png",
+            Some("html") => "text/html; charset=utf-8",
+            Some("json") => "application/json",
+            // Lines of JSON; as text a browser shows them instead of saving them.
+            _ => "text/plain; charset=utf-8",
+        }
+    }
+}
+
+/// `{initial,final,error}_dom_{TIMESTAMP}.html`, `…_screenshot_{TIMESTAMP}.png`; TIMESTAMP like `20240115T103000123Z`.
+fn is_snapshot(name: &str) -> bool {
+    let stamped = |rest: &str| {
+        let stamp = rest.strip_prefix("dom_").and_then(|rest| rest.strip_suffix(".html"));
+        let stamp = stamp.or_else(|| rest.strip_prefix("screenshot_")?.strip_suffix(".png"));
+        stamp.is_some_and(|stamp| {
+            stamp.len() == 19
+                && stamp.bytes().enumerate().all(|(n, byte)| match n {
+                    8 => byte == b'T',
+                    18 => byte == b'Z',
+                    _ => byte.is_ascii_digit(),
+                })
+        })
+    };
+    ["initial_", "final_", "error_"].iter().any(|kind| name.strip_prefix(kind).is_some_and(stamped))
+}
+
+/// A number as a directory's name has it.
+fn number(text: &str) -> Option<u32> {
+    text.parse::<u32>().ok().filter(|number| number.to_string() == text)
+}
+
+/// `GET /runs/{id}/artifacts/{name}`
+#[utoipa::path(get, path = "/runs/{id}/artifacts/{name}", tag = "runs",
+    params(
+        ("id" = i64, Path, description = "number of the run"),
+        ("name" = String, Path, description = "as in `artifacts` of an attempt"),
+        ("download" = Option<bool>, Query, description = "to be saved, not shown"),
+    ),
+    responses(
+        (status = 200, description = "the file", content(
+            (String = "application/json"), (String = "text/plain"), (String = "text/html"), (String = "image/png"),
+        )),
+        (status = 404, description = "no such run or file", body = crate::web::problem::ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub async fn get(
+    State(app): State<Shared>,
+    Segments([id, name]): Segments<2>,
+    Query(fields): Query,
+) -> Result<Response, Problem> {
+    serve(&app, &id, None, &name, fields).await
+}
+
+/// `GET /runs/{id}/artifacts/attempts/{n}/{name}`
+#[utoipa::path(get, path = "/runs/{id}/artifacts/attempts/{n}/{name}", tag = "runs",
+    params(
+        ("id" = i64, Path, description = "number of the run"),
+        ("n" = u32, Path, description = "`retry_count` of the earlier attempt"),
+        ("name" = String, Path, description = "`init.json` or `final_result.json`"),
+        ("download" = Option<bool>, Query, description = "to be saved, not shown"),
+    ),
+    responses(
+        (status = 200, description = "the file", content((String = "application/json"))),
+        (status = 404, description = "no such run or file", body = crate::web::problem::ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub async fn get_of_attempt(
+    State(app): State<Shared>,
+    Segments([id, attempt, name]): Segments<3>,
+    Query(fields): Query,
+) -> Result<Response, Problem> {
+    serve(&app, &id, Some(&attempt), &name, fields).await
+}
+
+async fn serve(
+    app: &Shared,
+    id: &str,
+    attempt: Option<&str>,
+    name: &str,
+    mut fields: super::input::Fields,
+) -> Result<Response, Problem> {
+    let id = run_id(id)?;
+    let missing = || Problem::not_found(format_args!("file of this name in the record of run {id}"));
+    let name = ArtifactName::parse(attempt, name).ok_or_else(missing)?;
+    let download = fields.flag("download");
+    fields.finish().map_err(Problem::parameters)?;
+
+    let root = app.runs_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || open(&root, id, &name).map(|(file, size)| (file, size, name)));
+    let (file, size, name) = match opened.await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, run = id.0, "no such artifact");
+            return Err(missing());
+        }
+        Err(_) => return Err(Problem::internal()),
+    };
+    // A file that grows while it is sent ends where it ended when it was opened.
+    let body = Body::from_stream(ReaderStream::with_capacity(tokio::fs::File::from_std(file).take(size), CHUNK));
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(name.content_type()));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CAPTURE_POLICY));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    let kind = if download { "attachment" } else { "inline" };
+    // The name has nothing but letters, digits, dots and underscores.
+    if let Ok(value) = HeaderValue::try_from(format!("{kind}; filename=\"run-{id}-{}\"", name.name)) {
+        headers.insert(header::CONTENT_DISPOSITION, value);
+    }
+    let caching = if name.is_final() { "private, max-age=86400, immutable" } else { "no-store" };
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
+    Ok(response)
+}
+
+/// Opens a file of a run and says its size. No piece of the way may be a link, and the file no device or pipe.
+fn open(root: &Path, id: TaskId, name: &ArtifactName) -> io::Result<(File, u64)> {
+    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // The root itself is the operator's word: it may be a link.
+    let mut at = openat(CWD, root, directory - OFlags::NOFOLLOW, Mode::empty())?;
+    at = openat(&at, id.to_string(), directory, Mode::empty())?;
+    if let Some(attempt) = name.attempt {
+        at = openat(&at, "attempts", directory, Mode::empty())?;
+        at = openat(&at, attempt.to_string(), directory, Mode::empty())?;
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat(&at, name.name.as_str(), flags, Mode::empty())?;
+    let stat = fstat(&file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok((File::from(file), u64::try_from(stat.st_size).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_the_record_has_are_taken() {
+        for good in [
+            "init.json",
+            "steps.jsonl",
+            "error_screenshot_20240115T103000123Z.png",
+            "final_dom_20240115T103000123Z.html",
+        ] {
+            assert!(ArtifactName::parse(None, good).is_some(), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "../init.json",
+            "attempts/0/init.json",
+            "/etc/passwd",
+            "init.json\0",
+            "INIT.JSON",
+            "error_screenshot_20240115T103000123Z.html",
+            "error_screenshot_2024.png",
+            "error_dom_20240115T10300012३Z.html",
+            ".1-2.tmp",
+            "steps.jsonl.torn",
+        ] {
+            assert_eq!(ArtifactName::parse(None, bad), None, "{bad}");
+        }
+        assert!(ArtifactName::parse(Some("0"), "init.json").is_some());
+        for (attempt, name) in [("00", "init.json"), ("-1", "init.json"), ("..", "init.json"), ("0", "screenshot.png")]
+        {
+            assert_eq!(ArtifactName::parse(Some(attempt), name), None, "{attempt}/{name}");
+        }
+    }
+
+    #[test]
+    fn links_and_devices_on_the_way_are_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let run = root.path().join("7");
+        std::fs::create_dir(&run).unwrap();
+        std::fs::write(run.join("init.json"), "{}").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", run.join("report.html")).unwrap();
+        std::os::unix::fs::symlink(&run, root.path().join("8")).unwrap();
+        std::fs::create_dir(run.join("screenshot.png")).unwrap();
+        let name = |name: &str| ArtifactName::parse(None, name).unwrap();
+        assert_eq!(open(root.path(), TaskId(7), &name("init.json")).unwrap().1, 2);
+        assert!(open(root.path(), TaskId(7), &name("report.html")).is_err());
+        assert!(open(root.path(), TaskId(7), &name("screenshot.png")).is_err());
+        assert!(open(root.path(), TaskId(8), &name("init.json")).is_err());
+    }
+}

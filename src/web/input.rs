@@ -1,0 +1,327 @@
+//! What a request says: parameters of the address and fields of the body. Every mistake is named, all at once; what nobody
+//! knows is a mistake too, so that a misspelt filter never means "everything".
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::str::FromStr;
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use bytes::Bytes;
+use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
+use http::request::Parts;
+use http::{StatusCode, header};
+use serde_json::Value;
+
+use super::problem::Problem;
+use crate::queue::RunFilter;
+use crate::record::rfc3339;
+use crate::task::{FieldError, TaskId};
+
+/// Longest text to look for, and longest other parameter, in characters.
+const MAX_TEXT: usize = 300;
+/// Names of the filters, in the order in which links write them.
+pub const FILTERS: [&str; 8] = ["status", "failure_reason", "failure_code", "task_type", "site", "since", "until", "q"];
+
+/// Parameters of the address.
+#[derive(Debug, Clone, Default)]
+pub struct Query(pub Fields);
+
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Query, Infallible> {
+        let query = parts.uri.query().unwrap_or_default();
+        Ok(Query(Fields::of(url::form_urlencoded::parse(query.as_bytes()).into_owned())))
+    }
+}
+
+/// The body of a request.
+#[derive(Debug)]
+pub enum Input {
+    /// None.
+    Empty,
+    /// `application/json`.
+    Json(Value),
+    /// `application/x-www-form-urlencoded`: from a page of ours.
+    Form(Fields),
+}
+
+impl<S: Send + Sync> FromRequest<S> for Input {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Input, Problem> {
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let body = Bytes::from_request(request, state).await.map_err(|rejection| {
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the body is larger than this address takes")
+            } else {
+                Problem::new(StatusCode::BAD_REQUEST, "incomplete-body", "the body could not be read to its end")
+            }
+        })?;
+        match kind.as_str() {
+            _ if body.is_empty() => Ok(Input::Empty),
+            "application/x-www-form-urlencoded" => {
+                Ok(Input::Form(Fields::of(url::form_urlencoded::parse(&body).into_owned())))
+            }
+            kind if kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json")) => {
+                serde_json::from_slice(&body).map(Input::Json).map_err(|error| {
+                    Problem::new(StatusCode::BAD_REQUEST, "invalid-json", format!("the body is not JSON: {error}"))
+                })
+            }
+            _ => Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported-media-type",
+                "send the body as JSON, with the header `content-type: application/json`",
+            )),
+        }
+    }
+}
+
+impl Input {
+    /// The members of a JSON object, or the fields of a form; none if there is no body.
+    pub fn into_fields(self) -> Result<Fields, Problem> {
+        match self {
+            Input::Empty => Ok(Fields::default()),
+            Input::Form(fields) => Ok(fields),
+            Input::Json(Value::Object(members)) => {
+                let mut fields = Fields::default();
+                for (name, value) in members {
+                    match scalar(&value) {
+                        Ok(text) => fields.add(name, text),
+                        Err(problem) => fields.errors.push(FieldError::new(shown(&name), problem)),
+                    }
+                }
+                Ok(fields)
+            }
+            Input::Json(_) => Err(Problem::fields(vec![FieldError::new("body", "must be a JSON object")])),
+        }
+    }
+}
+
+/// A value as a form would have it; a list of numbers with commas.
+fn scalar(value: &Value) -> Result<String, &'static str> {
+    match value {
+        Value::Null => Ok(String::new()),
+        Value::String(text) => Ok(text.clone()),
+        Value::Bool(flag) => Ok(flag.to_string()),
+        Value::Number(number) => Ok(number.to_string()),
+        Value::Array(items) => {
+            let items: Result<Vec<_>, _> = items.iter().map(scalar).collect();
+            Ok(items?.join(","))
+        }
+        Value::Object(_) => Err("must not be an object"),
+    }
+}
+
+/// Named texts, taken out one by one; what is left over is unknown.
+#[derive(Debug, Clone, Default)]
+pub struct Fields {
+    values: BTreeMap<String, String>,
+    known: Vec<&'static str>,
+    errors: Vec<FieldError>,
+}
+
+impl Fields {
+    fn of(pairs: impl Iterator<Item = (String, String)>) -> Fields {
+        let mut fields = Fields::default();
+        pairs.for_each(|(name, value)| fields.add(name, value));
+        fields
+    }
+
+    fn add(&mut self, name: String, value: String) {
+        // A form sends its empty fields too: they say nothing.
+        if !value.is_empty() && self.values.insert(name.clone(), value).is_some() {
+            self.errors.push(FieldError::new(shown(&name), "is given twice; give it once"));
+        }
+    }
+
+    /// These and those of `other`.
+    #[must_use]
+    pub fn and(mut self, other: Fields) -> Fields {
+        self.errors.extend(other.errors);
+        other.values.into_iter().for_each(|(name, value)| self.add(name, value));
+        self
+    }
+
+    /// The text of a field, if it is given.
+    pub fn text(&mut self, name: &'static str) -> Option<String> {
+        self.known.push(name);
+        let value = self.values.remove(name)?;
+        if value.chars().count() > MAX_TEXT || value.contains('\0') {
+            self.fail(name, format!("must have at most {MAX_TEXT} characters and no NUL"));
+            return None;
+        }
+        Some(value)
+    }
+
+    /// The value of a field, if it is given and can be read.
+    pub fn read<T, E: std::fmt::Display>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = self.text(name)?;
+        read(&text).map_err(|problem| self.fail(name, problem.to_string())).ok()
+    }
+
+    /// Whether a box is ticked: `true`, `on`, `yes` or `1`.
+    pub fn flag(&mut self, name: &'static str) -> bool {
+        let read = |text: &str| match text {
+            "true" | "on" | "yes" | "1" => Ok(true),
+            "false" | "off" | "no" | "0" => Ok(false),
+            _ => Err("must be true or false"),
+        };
+        self.read(name, read).unwrap_or(false)
+    }
+
+    /// A whole number within bounds.
+    pub fn number(&mut self, name: &'static str, bounds: std::ops::RangeInclusive<u32>) -> Option<u32> {
+        let problem = format!("must be a whole number from {} to {}", bounds.start(), bounds.end());
+        self.read(name, |text| text.parse().ok().filter(|number| bounds.contains(number)).ok_or(problem))
+    }
+
+    /// Numbers of runs, with commas between them; None if the field is not given.
+    pub fn ids(&mut self, name: &'static str, most: usize) -> Option<Vec<TaskId>> {
+        self.known.push(name);
+        let text = self.values.remove(name)?;
+        let ids: Result<Vec<TaskId>, _> = text.split(',').map(|id| TaskId::from_str(id.trim())).collect();
+        match ids {
+            Ok(ids) if ids.len() <= most => Some(ids),
+            Ok(_) => {
+                self.fail(name, format!("are more than {most}; send them in parts, or use a filter"));
+                None
+            }
+            Err(_) => {
+                self.fail(name, "must be numbers of runs, for example [1,2,3]".to_owned());
+                None
+            }
+        }
+    }
+
+    /// The filter of `GET /runs`.
+    pub fn filter(&mut self) -> RunFilter {
+        let now = Utc::now();
+        let filter = RunFilter {
+            status: self.read("status", str::parse),
+            failure_reason: self.read("failure_reason", str::parse),
+            failure_code: self.text("failure_code"),
+            task_type: self.text("task_type"),
+            site: self
+                .read("site", |text| text.parse::<crate::site::Origin>().map(|origin| origin.as_str().to_owned())),
+            since: self.read("since", |text| read_time(text, now)),
+            until: self.read("until", |text| read_time(text, now)),
+            q: self.text("q"),
+        };
+        if let (Some(since), Some(until)) = (filter.since, filter.until)
+            && since >= until
+        {
+            self.fail("until", "must be later than `since`".to_owned());
+        }
+        filter
+    }
+
+    fn fail(&mut self, name: &str, problem: String) {
+        self.errors.push(FieldError::new(name, problem));
+    }
+
+    /// Every mistake, the fields that nobody asked for included.
+    pub fn finish(mut self) -> Result<(), Vec<FieldError>> {
+        let known = if self.known.is_empty() { "none is".to_owned() } else { self.known.join(", ") };
+        for name in self.values.into_keys() {
+            self.errors.push(FieldError::new(shown(&name), format!("is unknown; known are {known}")));
+        }
+        if self.errors.is_empty() { Ok(()) } else { Err(self.errors) }
+    }
+}
+
+/// A time as RFC 3339, a date, or so long ago: `2024-01-15T10:30:00Z`, `2024-01-15`, `24h`, `7d`.
+fn read_time(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
+    let ago = |digits: &str, hours: i64| {
+        let n: i64 = digits.parse().ok().filter(|n| (0..=100_000).contains(n))?;
+        Some(now - TimeDelta::hours(n * hours))
+    };
+    let relative =
+        text.strip_suffix('h').and_then(|n| ago(n, 1)).or_else(|| text.strip_suffix('d').and_then(|n| ago(n, 24)));
+    let date = || Some(NaiveDate::from_str(text).ok()?.and_hms_opt(0, 0, 0)?.and_utc());
+    relative
+        .or_else(|| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc()))
+        .or_else(date)
+        .filter(|time| (1970..=9999).contains(&time.year()))
+        .ok_or_else(|| format!("`{}` is no time; write 2024-01-15T10:30:00Z, 2024-01-15, 24h or 7d (ago)", shown(text)))
+}
+
+/// The filter as parameters of an address, without the leading `?`.
+pub fn as_query(filter: &RunFilter) -> String {
+    let values = [
+        filter.status.map(|status| status.to_string()),
+        filter.failure_reason.map(|reason| reason.to_string()),
+        filter.failure_code.clone(),
+        filter.task_type.clone(),
+        filter.site.clone(),
+        filter.since.map(rfc3339),
+        filter.until.map(rfc3339),
+        filter.q.clone(),
+    ];
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in FILTERS.iter().zip(values) {
+        if let Some(value) = value {
+            query.append_pair(name, &value);
+        }
+    }
+    query.finish()
+}
+
+/// A text from outside, short and plain enough for a message.
+pub fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(query: &str) -> Fields {
+        Fields::of(url::form_urlencoded::parse(query.as_bytes()).into_owned())
+    }
+
+    #[test]
+    fn a_filter_survives_being_written_into_an_address() {
+        let query = "status=failed&failure_reason=timeout&failure_code=nav.timeout&task_type=comment\
+                     &site=https%3A%2F%2Fexample.org&since=2024-01-15&until=2024-02-01T00%3A00%3A00Z&q=a%26b%25+c";
+        let mut first = fields(query);
+        let filter = first.filter();
+        assert_eq!(first.finish(), Ok(()));
+        let mut again = fields(&as_query(&filter));
+        assert_eq!(again.filter(), filter);
+        assert_eq!(again.finish(), Ok(()));
+    }
+
+    #[test]
+    fn every_wrong_parameter_is_named_at_once() {
+        let mut fields = fields("status=broken&since=yesterday&limit=1000000000&site=nowhere&stauts=failed&q=a&q=b");
+        fields.filter();
+        fields.number("limit", 1..=200);
+        let mut named: Vec<String> = fields.finish().unwrap_err().into_iter().map(|error| error.field).collect();
+        named.sort();
+        assert_eq!(named, ["limit", "q", "since", "site", "status", "stauts"]);
+    }
+
+    #[test]
+    fn times_that_postgres_does_not_know_are_refused() {
+        let now = Utc::now();
+        for bad in ["-9999-01-01", "+262000-01-01", "99999999999999h", "", "h", "-1h"] {
+            assert!(read_time(bad, now).is_err(), "{bad}");
+        }
+        assert_eq!(read_time("24h", now), Ok(now - TimeDelta::hours(24)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_query_makes_the_reader_panic(query in ".{0,300}") {
+            let mut fields = fields(&query);
+            fields.filter();
+            let _ = fields.finish();
+        }
+    }
+}

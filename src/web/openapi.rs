@@ -1,0 +1,95 @@
+//! `GET /openapi.json`: the API as a document, made from the handlers themselves.
+
+use std::sync::LazyLock;
+
+use axum::response::{IntoResponse, Response};
+use http::header;
+use utoipa::OpenApi;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
+
+use super::{artifacts, events, metrics, runs_api, summary_api};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Pagehand", description = "Tasks for a browser, and the record of what became of them."),
+    paths(
+        runs_api::list,
+        runs_api::failed,
+        runs_api::detail,
+        runs_api::enqueue,
+        runs_api::retry,
+        runs_api::preview_retry,
+        runs_api::retry_many,
+        runs_api::cancel,
+        artifacts::get,
+        artifacts::get_of_attempt,
+        summary_api::summary,
+        summary_api::healthz,
+        summary_api::readyz,
+        metrics::serve,
+        events::listen,
+        serve,
+    ),
+    security(("bearer" = [])),
+)]
+struct Api;
+
+static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+    let mut api = Api::openapi();
+    api.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    api.info.license = None;
+    for path in api.paths.paths.values_mut() {
+        [&mut path.get, &mut path.post].into_iter().flatten().for_each(add_refusals);
+    }
+    let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+    api.components.get_or_insert_default().add_security_scheme("bearer", bearer);
+    api.to_json().unwrap_or_default()
+});
+
+/// What any route may answer before its handler has seen the request.
+fn add_refusals(operation: &mut Operation) {
+    let refusals = [
+        ("400", "a parameter or body that can't be read"),
+        ("401", "nobody known: send a bearer token"),
+        ("403", "a token that may only read, or a change from another site"),
+        ("413", "a larger body than this takes"),
+        ("415", "a body that is not JSON"),
+        ("421", "a host header that is not this server's"),
+        ("503", "the database does not answer, or this took too long"),
+    ];
+    for (status, description) in refusals {
+        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let response = ResponseBuilder::new().description(description).content("application/problem+json", problem);
+        operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.build().into());
+    }
+}
+
+/// `GET /openapi.json`
+#[utoipa::path(get, path = "/openapi.json", tag = "watching", responses(
+    (status = 200, description = "this document", body = serde_json::Value),
+))]
+pub async fn serve() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pages, their assets and log-in are for people; everything else is for programs.
+    const FOR_PEOPLE: [&str; 5] = ["/", "/dashboard", "/failures", "/login", "/logout"];
+
+    #[test]
+    fn the_document_has_every_route_that_is_for_programs() {
+        let document: serde_json::Value = serde_json::from_str(&DOCUMENT).unwrap();
+        for route in super::super::router::table() {
+            if FOR_PEOPLE.contains(&route.path) || route.path.starts_with("/assets/") || route.path == "/favicon.ico" {
+                continue;
+            }
+            let method = route.method.as_str().to_lowercase();
+            assert!(document["paths"][route.path][&method].is_object(), "{method} {}", route.path);
+        }
+    }
+}

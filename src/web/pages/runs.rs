@@ -1,0 +1,206 @@
+//! The list of runs. Everything that it shows follows from its address.
+
+use maud::{Markup, html};
+
+use super::{Place, badge, format, layout};
+use crate::failure::FailureReason;
+use crate::queue::{Cursor, RunFilter, RunPage, RunSummary, StatusCounts};
+use crate::task::{TASK_TYPES, TaskStatus};
+use crate::web::auth::Caller;
+use crate::web::input::as_query;
+
+/// What to show.
+pub struct List<'a> {
+    pub filter: &'a RunFilter,
+    pub runs: &'a RunPage,
+    /// None if counting took too long.
+    pub counts: Option<StatusCounts>,
+    pub limit: Option<u32>,
+    pub cursor: Option<Cursor>,
+}
+
+/// The page.
+pub fn page(caller: &Caller, list: &List) -> Markup {
+    let main = html! {
+        h1 class="sr" { "Runs" }
+        (filters(list))
+        (tabs(list))
+        div data-live="list" id="list" {
+            @if list.runs.runs.is_empty() { (empty(list)) } @else { (table(caller, list)) }
+        }
+        (pager(list))
+    };
+    layout("Runs", Place::Runs, Some(caller), &main)
+}
+
+fn filters(list: &List) -> Markup {
+    let filter = list.filter;
+    let narrowed = filter.failure_reason.is_some()
+        || filter.failure_code.is_some()
+        || filter.task_type.is_some()
+        || filter.site.is_some()
+        || filter.since.is_some()
+        || filter.until.is_some();
+    html! {
+        form class="filters" method="get" action="/runs" role="search" {
+            @if let Some(status) = filter.status { input type="hidden" name="status" value=(status); }
+            @if let Some(limit) = list.limit { input type="hidden" name="limit" value=(limit); }
+            div class="search" {
+                input type="search" name="q" id="q" value=[filter.q.as_deref()] maxlength="300"
+                    placeholder="Number, address, error or code" aria-label="Search runs" autocomplete="off";
+                button class="primary" { "Search" }
+            }
+            details open[narrowed] {
+                summary { "Filters" @if narrowed { " · on" } }
+                div class="fields" {
+                    label { "Reason"
+                        select name="failure_reason" {
+                            option value="" { "any" }
+                            @for reason in FailureReason::ALL {
+                                option value=(reason) selected[filter.failure_reason == Some(reason)] { (reason) }
+                            }
+                        }
+                    }
+                    label { "Code" input name="failure_code" value=[filter.failure_code.as_deref()] placeholder="nav.timeout"; }
+                    label { "Type"
+                        select name="task_type" {
+                            option value="" { "any" }
+                            @for name in TASK_TYPES {
+                                option value=(name) selected[filter.task_type.as_deref() == Some(name)] { (name) }
+                            }
+                        }
+                    }
+                    label { "Site" input name="site" value=[filter.site.as_deref()] placeholder="https://example.org"; }
+                    label { "Enqueued since" input name="since" value=[filter.since.map(crate::record::rfc3339)] placeholder="24h, 7d or 2024-01-15"; }
+                    label { "and before" input name="until" value=[filter.until.map(crate::record::rfc3339)] placeholder="2024-02-01"; }
+                    div class="actions" {
+                        button { "Apply" }
+                        @if narrowed || filter.q.is_some() { a class="button" href="/runs" { "Clear" } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn tabs(list: &List) -> Markup {
+    let tab = |status: Option<TaskStatus>| {
+        let filter = RunFilter { status, ..list.filter.clone() };
+        let name = status.map_or("all", TaskStatus::as_str);
+        let count = list.counts.as_ref().map(|counts| status.map_or(counts.all(), |status| counts.of(status)));
+        html! {
+            a href={ "/runs?" (as_query(&filter)) } aria-current=[(list.filter.status == status).then_some("page")] {
+                (name) @if let Some(count) = count { " " span class="n" { (format::number(count)) } }
+            }
+        }
+    };
+    let cut = list.counts.as_ref().is_some_and(|counts| counts.cut);
+    html! {
+        nav class="tabs" aria-label="Status" id="tabs" data-live="tabs" {
+            (tab(None))
+            @for status in TaskStatus::ALL { (tab(Some(status))) }
+            span class="window" {
+                @if cut { "counts of the newest 100\u{2009}000" }
+                @else if list.filter.since.is_some() || list.filter.until.is_some() { "enqueued in the chosen time" }
+                @else { "of all times" }
+            }
+        }
+    }
+}
+
+fn empty(list: &List) -> Markup {
+    html! {
+        div class="empty" {
+            @if *list.filter == RunFilter::default() {
+                p { strong { "No runs yet." } }
+                p { "Enrol a site and enqueue a task: " code { "pagehand enqueue --file tasks.jsonl" } ", or see it all with "
+                    code { "pagehand demo" } "." }
+            } @else {
+                p { strong { "No runs match." } }
+                p { a href="/runs" { "Clear the filters" } }
+            }
+        }
+    }
+}
+
+fn table(caller: &Caller, list: &List) -> Markup {
+    let failed = list.counts.as_ref().map_or(0, |counts| counts.of(TaskStatus::Failed));
+    let bulk = RunFilter { status: Some(TaskStatus::Failed), ..list.filter.clone() };
+    let offers_bulk =
+        caller.may_operate() && failed > 1 && matches!(list.filter.status, None | Some(TaskStatus::Failed));
+    html! {
+        table class="runs" {
+            thead {
+                tr {
+                    th scope="col" { "Run" }
+                    th scope="col" { "Status" }
+                    th scope="col" { "Page" }
+                    th scope="col" class="num" { "Attempts" }
+                    th scope="col" class="num" { "Duration" }
+                    th scope="col" class="num" { "Cost" }
+                    th scope="col" { "Enqueued" }
+                    th scope="col" class="do" {
+                        @if offers_bulk {
+                            a class="button small" href={ "/runs/retry?" (as_query(&bulk)) } { "Retry all " (format::number(failed)) "…" }
+                        } @else { span class="sr" { "Actions" } }
+                    }
+                }
+            }
+            tbody { @for run in &list.runs.runs { (row(caller, run)) } }
+        }
+    }
+}
+
+fn row(caller: &Caller, run: &RunSummary) -> Markup {
+    let (host, path) = split(&run.url, &run.site);
+    // The attempt under way is one more than those before it; a waiting task has made as many as it counts.
+    let attempts = if run.status == "pending" { run.retry_count } else { run.retry_count + 1 };
+    let attempts = if run.started_at.is_none() { 0 } else { attempts };
+    html! {
+        tr data-run=(run.id) {
+            td class="id" { a href={ "/runs/" (run.id) } { "#" (run.id) } span class="type" { (run.task_type) } }
+            td class="status" { (badge(&run.status)) }
+            td class="page" {
+                a class="url" href={ "/runs/" (run.id) } tabindex="-1" { strong { (host) } (path) }
+                @if let Some(reason) = &run.failure_reason {
+                    span class="why" {
+                        span class="reason" { (reason) }
+                        @if let Some(error) = &run.last_error { span class="error" { (error) } }
+                    }
+                }
+            }
+            td class="num" data-label="attempts" { (attempts) }
+            td class="num" data-label="took" { (format::seconds(run.execution_time)) }
+            td class="num" data-label="cost" { (format::dollars(run.cost_usd)) }
+            td class="when" { (format::ago(run.created_at)) }
+            td class="do" {
+                @if run.status == "failed" && caller.may_operate() {
+                    form method="post" action={ "/runs/" (run.id) "/retry" } {
+                        button class="small" aria-label={ "Retry run " (run.id) } { "Retry" }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The host and what comes after it.
+fn split<'a>(url: &'a str, site: &str) -> (&'a str, &'a str) {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = site.split_once("://").map_or(site, |(_, host)| host);
+    match rest.get(..host.len()) {
+        Some(start) if start == host => rest.split_at(host.len()),
+        _ => (rest, ""),
+    }
+}
+
+fn pager(list: &List) -> Markup {
+    let query = as_query(list.filter);
+    let limit = list.limit.map_or(String::new(), |limit| format!("&limit={limit}"));
+    html! {
+        nav class="pager" aria-label="Pages" id="pager" data-live="pager" {
+            @if list.cursor.is_some() { a class="button" href={ "/runs?" (query) (limit) } { "← Newest" } }
+            @if let Some(next) = list.runs.next { a class="button" rel="next" href={ "/runs?" (query) (limit) "&cursor=" (next) } { "Older →" } }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What became of a run, in a sentence, and what happens next. Pure.
+
+use crate::queue::{Attempt, RunDetail, Step};
+use crate::web::pages::format;
+
+/// The first thing that somebody who opens a run should read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What happened, where, in which attempt.
+    pub what: String,
+    /// Why, in the words of whoever saw it.
+    pub why: Option<String>,
+    /// What happens now, or what to do.
+    pub next: String,
+    /// `good`, `bad`, `warn`, `busy` or `wait`.
+    pub tone: &'static str,
+}
+
+/// The verdict on a run.
+pub fn of(detail: &RunDetail) -> Verdict {
+    let run = &detail.run;
+    let ended = detail.attempts.iter().rev().find(|attempt| attempt.status != "running");
+    let reason = run.failure_reason.as_deref().unwrap_or("unknown");
+    match run.status.as_str() {
+        "completed" => {
+            Verdict { what: completed(detail), why: None, next: "Nothing is left to do.".to_owned(), tone: "good" }
+        }
+        "failed" => Verdict {
+            what: format!("Failed{}: {reason}", place(ended)),
+            why: run.last_error.clone(),
+            next: after_failure(reason, run.failure_code.as_deref().unwrap_or_default()).to_owned(),
+            tone: "bad",
+        },
+        "running" => Verdict {
+            what: detail.attempts.last().map_or("Running".to_owned(), |attempt| {
+                format!("Attempt {} is running on {}", attempt.retry_count + 1, attempt.worker)
+            }),
+            why: run.last_error.as_ref().map(|error| format!("the attempt before it failed: {error}")),
+            next: if detail.cancel_requested {
+                "It has been asked to stop.".to_owned()
+            } else {
+                "It ends, or its time runs out.".to_owned()
+            },
+            tone: "busy",
+        },
+        "pending" if run.failure_reason.is_some() => Verdict {
+            what: format!("Failed{}: {reason}", place(ended)),
+            why: run.last_error.clone(),
+            next: "It goes back to work by itself".to_owned(),
+            tone: "warn",
+        },
+        "pending" => Verdict {
+            what: "Waiting for a worker".to_owned(),
+            why: None,
+            next: "It is taken when its time has come, a worker is free and its site's pace allows it".to_owned(),
+            tone: "wait",
+        },
+        _ => Verdict {
+            what: "Cancelled by a person".to_owned(),
+            why: run.last_error.clone(),
+            next: "Nothing more is done.".to_owned(),
+            tone: "wait",
+        },
+    }
+}
+
+fn completed(detail: &RunDetail) -> String {
+    let outcome = detail.result.as_ref().and_then(|result| result.get("outcome")).and_then(|outcome| outcome.as_str());
+    let outcome = outcome.map_or(String::new(), |outcome| format!(" ({})", outcome.replace('_', " ")));
+    let took = format::seconds(detail.run.execution_time);
+    match detail.attempts.iter().filter(|attempt| attempt.status != "succeeded").count() {
+        0 => format!("Completed in {took}{outcome}"),
+        1 => format!("Completed in {took}{outcome}, after one attempt that failed"),
+        n => format!("Completed in {took}{outcome}, after {n} attempts that failed"),
+    }
+}
+
+/// ` at step fill_form in attempt 3`.
+fn place(attempt: Option<&Attempt>) -> String {
+    let Some(attempt) = attempt else { return " before its first attempt".to_owned() };
+    let step = failed_step(attempt).map_or(String::new(), |step| format!(" at step {}", step.name));
+    format!("{step} in attempt {}", attempt.retry_count + 1)
+}
+
+/// Where an attempt went wrong: its first failed step, because what follows only reports it.
+pub fn failed_step(attempt: &Attempt) -> Option<&Step> {
+    attempt.steps.iter().find(|step| step.status == "failed")
+}
+
+fn after_failure(reason: &str, code: &str) -> &'static str {
+    match (reason, code) {
+        (_, "outcome.uncertain") => {
+            "It may have been submitted already. Look at the site; if it is not there, retry and confirm that."
+        }
+        (_, "policy.not_enrolled") => "Enrol the site with `pagehand site add`, then retry.",
+        (_, "input.invalid_payload") => "Its payload can't be used: enqueue it anew with the right one.",
+        (_, "infra.worker_lost") => "It lost its worker three times. See what the workers' log says before you retry.",
+        ("captcha_present" | "captcha_failed", _) => "A person has to do this one; no robot of ours solves a CAPTCHA.",
+        ("blocked", _) => "The site turned us away. Ask whoever enrolled it before you retry.",
+        ("comment_form_not_found" | "element_not_found" | "iframe_missed", _) => {
+            "Look at the screenshot: has the page changed, or is it the wrong one? A retry helps once that is mended."
+        }
+        ("registration_failed", _) => {
+            "The site refused the account; its words are in the error. Mend the payload and enqueue anew."
+        }
+        _ => "No further attempt is made. Retry it once the cause is mended.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_uncertain_outcome_is_never_answered_with_a_plain_retry() {
+        assert!(after_failure("unknown", "outcome.uncertain").contains("Look at the site"));
+        assert!(after_failure("timeout", "nav.timeout").contains("Retry it"));
+    }
+}
