@@ -215,17 +215,3 @@ impl Server {
 pub fn routes() -> Vec<(String, &'static str)> {
     router::table().into_iter().map(|route| (route.method.to_string(), route.path)).collect()
 }
-
-/// Serves API and dashboard until `shutdown`.
-///
-/// # Errors
-/// It can't start: any [`WebError`].
-pub async fn serve(
-    settings: WebSettings,
-    queue: Queue,
-    runs_dir: PathBuf,
-    shutdown: CancellationToken,
-) -> Result<(), WebError> {
-    Server::bind(settings, queue, runs_dir).await?.run(shutdown).await;
-    Ok(())
-}

@@ -1,9 +1,12 @@
 //! `pagehand serve`: the HTTP API and the dashboard.
 
+use sd_notify::NotifyState;
+
 use super::worker::stop_on_signals;
+use super::{Database, Usage};
 use crate::cli::ServeArgs;
 use crate::config::Config;
-use crate::web::{self, WebSettings};
+use crate::web::{Server, WebSettings};
 
 /// Serves until SIGINT or SIGTERM.
 ///
@@ -11,11 +14,30 @@ use crate::web::{self, WebSettings};
 /// The settings can't be used, the address can't be had, or there is no database with the schema of this version.
 pub async fn run(config: Config, args: ServeArgs) -> anyhow::Result<()> {
     // Before the database is opened: what is wrong with the settings is said at once.
-    let settings = WebSettings::from_config(&config, args.listen)?;
-    settings.check()?;
-    let database = super::Database::open(&config).await?;
+    let settings = WebSettings::from_config(&config, args.listen).map_err(|error| Usage(error.to_string()))?;
+    settings.check().map_err(|error| Usage(error.to_string()))?;
     let stop = stop_on_signals()?;
-    let served = web::serve(settings, database.queue.clone(), config.runs.dir.clone(), stop.politely).await;
+    let database = Database::open(&config).await?;
+    let served = match Server::bind(settings, database.queue.clone(), config.runs.dir.clone()).await {
+        Ok(server) => {
+            // Err: no systemd, or one that does not listen.
+            let _ = sd_notify::notify(&[NotifyState::Ready]);
+            let watchdog = tokio::spawn(feed_watchdog());
+            server.run(stop.politely).await;
+            watchdog.abort();
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
     database.close().await;
     Ok(served?)
+}
+
+/// Tells systemd that this process still schedules its work.
+async fn feed_watchdog() {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    loop {
+        let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+        tokio::time::sleep(limit / 4).await;
+    }
 }
