@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool};
 use tokio::time::Instant;
 
 use crate::retry::Reconnect;
@@ -192,12 +192,16 @@ impl Queue {
     /// # Errors
     /// `database_url` is none, or nobody answers there within ten seconds.
     pub async fn connect(database_url: &str, max_connections: u32) -> Result<Queue, QueueError> {
+        let options = connect_options(database_url)?;
+        // By itself first: a pool tries for long, and then does not say why.
+        let first = bounded(options.connect()).await?;
+        let _ = sqlx::Connection::close(first).await;
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(Duration::from_secs(10))
             .idle_timeout(Duration::from_secs(600))
             .max_lifetime(Duration::from_secs(3600))
-            .connect_with(connect_options(database_url)?)
+            .connect_with(options)
             .await?;
         Ok(Queue { pool, turn: Arc::default() })
     }
@@ -256,12 +260,18 @@ impl Queue {
 
 /// How every connection of the program is set up.
 fn connect_options(database_url: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    if !["postgres://", "postgresql://"].iter().any(|scheme| database_url.starts_with(scheme)) {
+        let problem = "the address of Postgres must begin with postgres:// or postgresql://";
+        return Err(sqlx::Error::Configuration(problem.into()));
+    }
     let options: PgConnectOptions = database_url.parse()?;
     Ok(options.application_name("pagehand").options([
         ("statement_timeout", "30s"),
         ("lock_timeout", "10s"),
         ("idle_in_transaction_session_timeout", "60s"),
         ("default_transaction_isolation", "read committed"),
+        // That a table is there already is news to nobody.
+        ("client_min_messages", "warning"),
         ("tcp_keepalives_idle", "10"),
         ("tcp_keepalives_interval", "5"),
         ("tcp_keepalives_count", "3"),

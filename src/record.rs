@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 /// One step of an attempt: a row of `steps`, a line of `steps.jsonl`.
@@ -44,4 +45,20 @@ pub struct ArtifactRecord {
 /// RFC 3339, UTC, milliseconds: how every time is written in files and answers.
 pub fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// For `#[serde(serialize_with)]`: a time as [`rfc3339`] writes it.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize_time<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*time))
+}
+
+/// As [`serialize_time`], null where there is none.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize_optional_time<S: Serializer>(time: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(rfc3339).serialize(serializer)
 }

@@ -14,6 +14,8 @@ use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 use url::{Host, Url};
 
+use crate::record::{serialize_optional_time, serialize_time};
+
 /// How long a name may take to resolve.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -80,6 +82,9 @@ impl FromStr for Origin {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(format!("`{origin}` was given with a user name or password; take it out"));
         }
+        if url.host_str().is_some_and(|host| host.contains('*')) {
+            return Err(format!("`{text}` names more than one site; enrol each by its own name"));
+        }
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(format!("`{text}` is the address of a page; a site is enrolled as a whole: write {origin}"));
         }
@@ -112,6 +117,7 @@ pub struct Enrolment {
     /// Who allows it.
     pub authorized_by: String,
     /// Until when; None: until it is removed.
+    #[serde(serialize_with = "serialize_optional_time")]
     pub authorized_until: Option<DateTime<Utc>>,
     /// Whether it may be an address inside one's own network.
     pub allow_private: bool,
@@ -120,8 +126,10 @@ pub struct Enrolment {
     /// Most tasks begun in any 60 seconds, over all workers; None: no limit.
     pub per_minute: Option<u32>,
     /// When it was first enrolled.
+    #[serde(serialize_with = "serialize_time")]
     pub created_at: DateTime<Utc>,
     /// When it was removed.
+    #[serde(serialize_with = "serialize_optional_time")]
     pub removed_at: Option<DateTime<Utc>>,
 }
 

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{Queue, QueueError, clean, count, is_transient, repeated};
+use crate::record::serialize_optional_time;
 use crate::site::Origin;
 
 /// The number of a proxy.
@@ -40,8 +41,10 @@ pub struct Proxy {
     /// Failures in a row.
     pub failures: u32,
     /// Not used before this time.
+    #[serde(serialize_with = "serialize_optional_time")]
     pub resting_until: Option<DateTime<Utc>>,
     /// When it was last given to a task.
+    #[serde(serialize_with = "serialize_optional_time")]
     pub last_used_at: Option<DateTime<Utc>>,
     /// What its latest failure was.
     pub last_error: Option<String>,

@@ -11,7 +11,7 @@ use sqlx::{Postgres, QueryBuilder};
 
 use super::{Queue, QueueError, clean, is_transient, repeated};
 use crate::failure::FailureReason;
-use crate::record::rfc3339;
+use crate::record::{serialize_optional_time, serialize_time};
 use crate::task::{TaskId, TaskStatus};
 
 /// Most runs on a page.
@@ -99,16 +99,16 @@ pub struct RunSummary {
     /// For a person.
     pub last_error: Option<String>,
     /// When it was enqueued.
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "serialize_time")]
     pub created_at: DateTime<Utc>,
     /// Not before this time.
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "serialize_time")]
     pub run_at: DateTime<Utc>,
     /// When the latest attempt began.
-    #[serde(serialize_with = "optional_time")]
+    #[serde(serialize_with = "serialize_optional_time")]
     pub started_at: Option<DateTime<Utc>>,
     /// When the task ended.
-    #[serde(serialize_with = "optional_time")]
+    #[serde(serialize_with = "serialize_optional_time")]
     pub finished_at: Option<DateTime<Utc>>,
     /// Of the latest attempt that ended, seconds.
     pub execution_time: Option<f64>,
@@ -159,10 +159,10 @@ pub struct Attempt {
     /// Name of the worker.
     pub worker: String,
     /// When it began.
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "serialize_time")]
     pub started_at: DateTime<Utc>,
     /// When it ended.
-    #[serde(serialize_with = "optional_time")]
+    #[serde(serialize_with = "serialize_optional_time")]
     pub finished_at: Option<DateTime<Utc>>,
     /// Seconds.
     pub execution_time: Option<f64>,
@@ -175,7 +175,7 @@ pub struct Attempt {
     /// What it was about to submit.
     pub intent: Option<Value>,
     /// When that request was let go.
-    #[serde(serialize_with = "optional_time")]
+    #[serde(serialize_with = "serialize_optional_time")]
     pub let_go_at: Option<DateTime<Utc>>,
     /// What the site answered.
     pub submit_outcome: Option<Value>,
@@ -199,10 +199,10 @@ pub struct Step {
     /// `ok` or `failed`.
     pub status: &'static str,
     /// When it began.
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "serialize_time")]
     pub started_at: DateTime<Utc>,
     /// When it ended.
-    #[serde(serialize_with = "time")]
+    #[serde(serialize_with = "serialize_time")]
     pub finished_at: DateTime<Utc>,
     /// By the worker's monotonic clock, milliseconds.
     pub duration_ms: f64,
@@ -439,12 +439,4 @@ fn hide_secrets(value: &mut Value) {
 /// JSON that Postgres holds and we may be unable to is shown as its text.
 fn value(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
-}
-
-fn time<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&rfc3339(*time))
-}
-
-fn optional_time<S: Serializer>(time: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
-    time.map(rfc3339).serialize(serializer)
 }
