@@ -310,7 +310,8 @@ impl Config {
     ) -> Result<Config, ConfigError> {
         let mut table = toml::Table::new();
         if let Some((text, path)) = file {
-            let problem = |error: toml::de::Error| ConfigError::File { path: path.clone(), problem: error.to_string() };
+            let problem =
+                |error: toml::de::Error| ConfigError::File { path: path.clone(), problem: located(&text, &error) };
             toml::from_str::<Config>(&text).map_err(problem)?;
             table = toml::from_str(&text).map_err(problem)?;
         }
@@ -369,6 +370,12 @@ impl Config {
             None => Ok(std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()).map(SecretString::from)),
         }
     }
+}
+
+/// The message with its place. Not the line itself, which may hold a secret that should not be there.
+fn located(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
+    line.map_or_else(|| error.message().to_owned(), |line| format!("line {line}: {}", error.message()))
 }
 
 fn read_file(path: &Path) -> Result<String, ConfigError> {
@@ -481,6 +488,6 @@ mod tests {
     #[test]
     fn a_secret_written_out_is_refused() {
         let error = load("[database]\nurl = \"postgres://u:hunter2@h/d\"\n", &[]).unwrap_err().to_string();
-        assert!(error.contains("env:NAME"), "{error}");
+        assert!(error.contains("env:NAME") && error.contains("line 2") && !error.contains("hunter2"), "{error}");
     }
 }
