@@ -348,16 +348,26 @@ impl Worker {
         Err(failure.after((back - now).to_std().ok()))
     }
 
-    /// Notes how the proxy did; a failing one rests for a while.
-    async fn return_proxy(&self, proxy: &GivenProxy, failure: Option<Failure>) {
-        let proxy_failure = failure.filter(|failure| failure.code.starts_with("proxy."));
-        let noted = match proxy_failure {
-            Some(failure) => self.queue.proxy_failed(proxy.id, &failure.message).await,
-            None => self.queue.proxy_worked(proxy.id).await,
+    /// Notes how the proxy did; a failing one rests for a while, and so does the task if there is no other.
+    async fn return_proxy<T>(
+        &self,
+        proxy: &GivenProxy,
+        site: &str,
+        result: Result<T, (Ended, bool)>,
+    ) -> Result<T, (Ended, bool)> {
+        let (noted, result) = match result {
+            Err((Ended::Failed(failure), panicked)) if failure.code.starts_with("proxy.") => {
+                let noted = self.queue.proxy_failed(proxy.id, &failure.message).await;
+                let rests = self.no_proxy(site).await.err().and_then(|resting| resting.retry_after);
+                let failure = Failure { retry_after: failure.retry_after.max(rests), ..failure };
+                (noted, Err((Ended::Failed(failure), panicked)))
+            }
+            result => (self.queue.proxy_worked(proxy.id).await, result),
         };
         if let Err(error) = noted {
             tracing::warn!(event = "proxy.not_noted", proxy_id = proxy.id.0, error = %error, "result of the proxy not noted");
         }
+        result
     }
 }
 

@@ -18,11 +18,14 @@ use crate::automation::{Automation, Context, OpenIntent, StepLimits};
 use crate::browser::{TabOptions, UpstreamProxy};
 use crate::failure::{Failure, FailureReason};
 use crate::queue::{Claimed, Outcome, Settled, Settlement};
+use crate::record::rfc3339;
 use crate::task::{Lease, Payload, Task, check_url};
 use crate::telemetry::{
     FinalResult, Run, RunStart, SnapshotKind, finalize_run, init_run, log_failure, log_step, log_step_at,
 };
 
+/// How long each half of the last snapshot may take when the attempt is called off.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 /// How long a submission under way may go on when everything else has to stop.
 const SUBMIT_GRACE: Duration = Duration::from_secs(10);
 
@@ -47,6 +50,7 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
 
     let gate = Arc::new(Gate {
         queue: worker.queue.clone(),
+        run: run.clone(),
         lease,
         length: worker.settings.lease,
         held: held.clone(),
@@ -129,7 +133,12 @@ async fn open_record(worker: &Worker, claimed: &Claimed, before: Before) -> Run 
     log_step_at(&run, "locking_task", before.locking, json!({}));
     log_step_at(&run, "task_locked", before.locked, json!({"attempt_id": claimed.fence}));
     // The statement that locks also sets the status: both are true from its commit on.
-    log_step_at(&run, "status_set_to_running", before.locked, json!({"lease_expires_at": claimed.lease_expires_at}));
+    log_step_at(
+        &run,
+        "status_set_to_running",
+        before.locked,
+        json!({"lease_expires_at": rfc3339(claimed.lease_expires_at)}),
+    );
     run
 }
 
@@ -166,7 +175,7 @@ async fn carry_out(
     log_step(run, "automation_context_entered", json!({}));
     let open_intent =
         claimed.open_intent.as_ref().map(|open| OpenIntent { intent: open.intent.clone(), let_go: open.let_go });
-    let context = Context {
+    let mut context = Context {
         task: task.clone(),
         payload,
         tab,
@@ -185,14 +194,24 @@ async fn carry_out(
     if let Err((ended, panicked)) = &result {
         let hook = if *panicked { "unhandled_exception" } else { "automation_error" };
         log_failure(run, hook, &ended.failure(), json!({}));
+        if matches!(ended, Ended::Shutdown | Ended::Cancelled) {
+            // Somebody waits for the end.
+            context.limits.snapshot = LAST_LOOK;
+        }
         if !matches!(ended, Ended::LeaseLost) {
             context.snapshot(SnapshotKind::Error).await;
         }
     }
-    log_step(run, "automation_execution_completed", json!({"success": result.is_ok()}));
-    if let Some(proxy) = &proxy {
-        worker.return_proxy(proxy, result.as_ref().err().map(|(ended, _)| ended.failure())).await;
+    match &result {
+        Ok(_) => log_step(run, "automation_execution_completed", json!({"success": true})),
+        Err((ended, _)) => {
+            log_failure(run, "automation_execution_completed", &ended.failure(), json!({"success": false}));
+        }
     }
+    let result = match &proxy {
+        Some(proxy) => worker.return_proxy(proxy, &task.site, result).await,
+        None => result,
+    };
     let Context { tab, .. } = context;
     // Nobody waits for the disposal; what hangs is killed with the browser.
     tokio::spawn(tab.close());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::heartbeat::Held;
@@ -15,10 +15,12 @@ use crate::automation::GateKeeper;
 use crate::failure::{Failure, FailureReason};
 use crate::queue::{Queue, QueueError};
 use crate::task::Lease;
+use crate::telemetry::{Run, log_step};
 
 /// Commits the intent of one attempt under its fence.
 pub(super) struct Gate {
     pub(super) queue: Queue,
+    pub(super) run: Run,
     pub(super) lease: Lease,
     pub(super) length: Duration,
     pub(super) held: Arc<Held>,
@@ -38,13 +40,14 @@ impl Gate {
         if !self.held.is_ours() {
             return Err(lease_lost());
         }
-        let sent = Instant::now();
+        let (sent, step) = (Instant::now(), intent.clone());
         // The request is held meanwhile; a page waits that long, and no longer than the lease allows.
         let committed =
             tokio::time::timeout(self.length / 2, self.queue.commit_intent(self.lease, &intent, self.length));
         match committed.await {
             Ok(Ok(())) => {
                 self.held.renewed(sent);
+                log_step(&self.run, "submit_intent_committed", step);
                 Ok(())
             }
             Ok(Err(QueueError::LeaseLost(_))) => {
@@ -65,6 +68,7 @@ impl Gate {
         let refused = match marked {
             Ok(Ok(())) if self.held.is_ours() => {
                 self.let_go.store(true, Ordering::SeqCst);
+                log_step(&self.run, "submit_let_go", json!({}));
                 return Ok(());
             }
             Ok(Ok(()) | Err(QueueError::LeaseLost(_))) => {
