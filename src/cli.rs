@@ -174,7 +174,7 @@ pub struct TaskArgs {
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub priority: i16,
     /// Not before this time, for example 2024-01-15T10:30:00Z
-    #[arg(long)]
+    #[arg(long, value_parser = parse_since)]
     pub run_at: Option<DateTime<Utc>>,
     /// At most one live task has this key
     #[arg(long)]
@@ -339,11 +339,11 @@ pub struct FilterArgs {
     /// Origin
     #[arg(long)]
     pub site: Option<String>,
-    /// Enqueued at or after this time
-    #[arg(long)]
+    /// Enqueued at or after this time, or day in UTC
+    #[arg(long, value_parser = parse_since)]
     pub since: Option<DateTime<Utc>>,
-    /// Enqueued before this time
-    #[arg(long)]
+    /// Enqueued before this time, or before the day after this one
+    #[arg(long, value_parser = parse_until)]
     pub until: Option<DateTime<Utc>>,
     /// Part of the URL or of the error, or an id
     #[arg(long)]
@@ -357,6 +357,13 @@ pub struct MapFailureArgs {
     /// Print one JSON object a line
     #[arg(long)]
     pub json: bool,
+}
+
+fn parse_since(text: &str) -> Result<DateTime<Utc>, String> {
+    match text.parse::<NaiveDate>() {
+        Ok(day) => Ok(day.and_time(NaiveTime::MIN).and_utc()),
+        Err(_) => text.parse().map_err(|_| "write it like 2027-01-31 or 2027-01-31T12:00:00Z".to_owned()),
+    }
 }
 
 fn parse_until(text: &str) -> Result<DateTime<Utc>, String> {

@@ -60,12 +60,13 @@ where
     let config = Config::load(config).map_err(|error| Usage(error.to_string()))?;
     // One provider for every TLS connection; a second one would panic at run time. Err: it is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let filter = match reader {
+        LogReader::Caller if config.logs.filter == LogSettings::default().filter => "error",
+        LogReader::Caller | LogReader::Operator => &config.logs.filter,
+    };
     let settings = LogSettings {
         dir: config.logs.dir.clone(),
-        filter: match reader {
-            LogReader::Caller if config.logs.filter == LogSettings::default().filter => "error".to_owned(),
-            _ => config.logs.filter.clone(),
-        },
+        filter: filter.to_owned(),
         keep_days: config.logs.keep_days,
         json: false,
     };
@@ -87,8 +88,19 @@ pub fn finish(result: anyhow::Result<()>) -> ExitCode {
         // Whoever read our output has read enough.
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", chain(&error));
     if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// The error and its causes, without those that the one before has said already.
+pub fn chain(error: &anyhow::Error) -> String {
+    let mut said: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !said.last().is_some_and(|last| last.contains(&cause)) {
+            said.push(cause);
+        }
+    }
+    said.join(": ")
 }
 
 /// A connected queue, and the private Postgres behind it where there is one.

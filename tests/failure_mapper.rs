@@ -274,7 +274,7 @@ fn a_named_pause_becomes_the_wish_when_to_come_back() {
     assert_eq!(wait("You are posting comments too quickly. Please try again in 30 seconds."), Some(30));
     assert_eq!(wait("Too many requests. Try again in 20 minutes."), Some(1_200));
     assert_eq!(wait("Zu viele Anfragen. Bitte in 2 Stunden erneut versuchen."), Some(7_200));
-    assert_eq!(wait("Slow down."), None);
+    assert_eq!(wait("Slow down."), Some(20), "a pause without a length is given one");
 }
 
 #[test]

@@ -107,7 +107,7 @@ async fn check_postgres(config: &Config) -> Vec<Check> {
     let mend = "set DATABASE_URL, or leave it unset and `apt-get install postgresql` for a private one";
     let database = match timeout(LIMIT, Database::open(config)).await {
         Err(_) => return vec![Check::bad("postgres", "did not answer in time", mend)],
-        Ok(Err(error)) => return vec![Check::bad("postgres", format!("{error:#}"), mend)],
+        Ok(Err(error)) => return vec![Check::bad("postgres", super::chain(&error), mend)],
         Ok(Ok(database)) => database,
     };
     let before = chrono::Utc::now();
@@ -133,7 +133,7 @@ fn check_runs(config: &Config) -> Check {
     let dir = std::path::absolute(&config.runs.dir).unwrap_or_else(|_| config.runs.dir.clone());
     let mend = format!("make {} a directory that this user can write, or set runs.dir", dir.display());
     match open_runs(config) {
-        Err(error) => Check::bad("runs", format!("{error:#}"), mend),
+        Err(error) => Check::bad("runs", super::chain(&error), mend),
         Ok(runs) => match runs.check_writable() {
             Err(error) => Check::bad("runs", error.to_string(), mend),
             Ok(()) => Check::good("runs", dir.display().to_string()),

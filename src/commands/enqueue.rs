@@ -1,11 +1,12 @@
 //! `pagehand enqueue`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::path::Path;
 
 use anyhow::Context;
 use secrecy::ExposeSecret;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{Database, Usage, print_json};
@@ -15,8 +16,26 @@ use crate::queue::{Enqueued, Queue};
 use crate::site::not_enrolled;
 use crate::task::{FieldError, NewTask};
 
-/// Problems that are shown; the rest is counted.
-const SHOWN_PROBLEMS: usize = 20;
+/// Problems that are shown to a person; the rest is counted.
+const SHOWN_PROBLEMS: usize = 1_000;
+
+/// Something that keeps a task from being taken.
+#[derive(Debug, Serialize)]
+struct Problem {
+    /// Line of the file, from 1; null for a task from flags.
+    line: Option<usize>,
+    #[serde(flatten)]
+    error: FieldError,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "line {line}: {}", self.error),
+            None => self.error.fmt(f),
+        }
+    }
+}
 
 /// Adds the tasks and prints their ids, one a line.
 ///
@@ -25,7 +44,7 @@ const SHOWN_PROBLEMS: usize = 20;
 pub async fn run(config: Config, args: EnqueueArgs) -> anyhow::Result<()> {
     let (candidates, mut problems) = match (&args.file, args.task) {
         (Some(path), _) => read_file(path)?,
-        (None, Some(task)) => (vec![(0, from_flags(task)?)], Vec::new()),
+        (None, Some(task)) => (vec![(None, from_flags(task)?)], Vec::new()),
         (None, None) => {
             return Err(Usage("give --file FILE, or `comment` or `registration` with their flags".into()).into());
         }
@@ -35,16 +54,23 @@ pub async fn run(config: Config, args: EnqueueArgs) -> anyhow::Result<()> {
     database.close().await;
     let enqueued = enqueued?;
 
+    problems.sort_by_key(|problem| problem.line);
+    let refused = !problems.is_empty() && !args.skip_invalid;
     if args.json {
         let ids: Vec<_> = enqueued.iter().map(|task| task.id).collect();
         let deduplicated: Vec<_> = enqueued.iter().filter(|task| task.deduplicated).map(|task| task.id).collect();
-        print_json(&json!({"ids": ids, "deduplicated": deduplicated, "skipped": problems.len()}))?;
+        let lines: BTreeSet<_> = problems.iter().map(|problem| problem.line).collect();
+        let report = json!({"ids": ids, "deduplicated": deduplicated, "skipped": lines.len(), "errors": problems});
+        print_json(&report)?;
     } else {
-        let mut lines = String::new();
-        for task in &enqueued {
-            lines.push_str(&format!("{}\n", task.id));
-        }
+        let lines: String = enqueued.iter().map(|task| format!("{}\n", task.id)).collect();
         std::io::Write::write_all(&mut std::io::stdout().lock(), lines.as_bytes())?;
+    }
+    if refused {
+        anyhow::bail!("nothing was enqueued; --skip-invalid takes the good lines of a file\n  {}", list(&problems));
+    }
+    if !problems.is_empty() {
+        eprintln!("skipped:\n  {}", list(&problems));
     }
     if std::io::stderr().is_terminal() && enqueued.len() > 1 {
         eprintln!("{} tasks enqueued", enqueued.len());
@@ -55,8 +81,8 @@ pub async fn run(config: Config, args: EnqueueArgs) -> anyhow::Result<()> {
 async fn enqueue(
     queue: &Queue,
     config: &Config,
-    candidates: Vec<(usize, NewTask)>,
-    problems: &mut Vec<String>,
+    candidates: Vec<(Option<usize>, NewTask)>,
+    problems: &mut Vec<Problem>,
     skip_invalid: bool,
 ) -> anyhow::Result<Vec<Enqueued>> {
     let mut refusals: HashMap<String, Option<String>> = HashMap::new();
@@ -70,33 +96,18 @@ async fn enqueue(
             refusals.insert(task.site.clone(), refusal);
         }
         match &refusals[&task.site] {
-            Some(refusal) => problems.push(at_line(line, &format!("url: {refusal}"))),
+            Some(refusal) => problems.push(Problem { line, error: FieldError::new("url", refusal) }),
             None => tasks.push(task),
         }
     }
-    if !problems.is_empty() {
-        problems.sort_by_key(|problem| line_number(problem));
-        let more = problems.len().saturating_sub(SHOWN_PROBLEMS);
-        let mut shown = problems[..problems.len() - more].join("\n  ");
-        if more > 0 {
-            shown.push_str(&format!("\n  … and {more} more"));
-        }
-        anyhow::ensure!(
-            skip_invalid,
-            "{}\n  {shown}",
-            if tasks.is_empty() {
-                "nothing was enqueued"
-            } else {
-                "nothing was enqueued; --skip-invalid takes the good lines"
-            }
-        );
-        eprintln!("skipped:\n  {shown}");
+    if !problems.is_empty() && !skip_invalid {
+        return Ok(Vec::new());
     }
     queue.enqueue(&tasks, config.retry.max_retries).await.context("nothing was enqueued")
 }
 
 /// The tasks of a file, each with the number of its line, and what is wrong with the other lines.
-type Candidates = (Vec<(usize, NewTask)>, Vec<String>);
+type Candidates = (Vec<(Option<usize>, NewTask)>, Vec<Problem>);
 
 fn read_file(path: &Path) -> anyhow::Result<Candidates> {
     let reader: Box<dyn BufRead> = if path == Path::new("-") {
@@ -112,24 +123,27 @@ fn read_file(path: &Path) -> anyhow::Result<Candidates> {
         if line.is_empty() {
             continue;
         }
-        match serde_json::from_slice::<Value>(line) {
-            Ok(value) => match NewTask::from_value(&value) {
-                Ok(task) => tasks.push((index + 1, task)),
-                Err(errors) => problems.extend(errors.iter().map(|error| at_line(index + 1, &error.to_string()))),
-            },
-            Err(error) => problems.push(at_line(index + 1, &format!("is no JSON: {error}; write one task a line"))),
+        let number = Some(index + 1);
+        let read = serde_json::from_slice::<Value>(line).map_err(|error| {
+            let (what, column) = (error.to_string(), error.column());
+            // serde counts lines too, and here there is but one.
+            let what = what.split(" at line ").next().unwrap_or_default();
+            vec![FieldError::new("task", format!("is no JSON ({what}, column {column}); write one task a line"))]
+        });
+        match read.and_then(|value| NewTask::from_value(&value)) {
+            Ok(task) => tasks.push((number, task)),
+            Err(errors) => problems.extend(errors.into_iter().map(|error| Problem { line: number, error })),
         }
     }
     Ok((tasks, problems))
 }
 
-fn at_line(line: usize, problem: &str) -> String {
-    if line == 0 { problem.to_owned() } else { format!("line {line}: {problem}") }
-}
-
-fn line_number(problem: &str) -> usize {
-    let number = problem.strip_prefix("line ").and_then(|rest| rest.split_once(':'));
-    number.and_then(|(number, _)| number.parse().ok()).unwrap_or(0)
+fn list(problems: &[Problem]) -> String {
+    let mut shown: Vec<String> = problems.iter().take(SHOWN_PROBLEMS).map(ToString::to_string).collect();
+    if problems.len() > SHOWN_PROBLEMS {
+        shown.push(format!("… and {} more", problems.len() - SHOWN_PROBLEMS));
+    }
+    shown.join("\n  ")
 }
 
 fn from_flags(task: EnqueueTask) -> anyhow::Result<NewTask> {

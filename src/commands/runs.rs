@@ -1,8 +1,9 @@
 //! `pagehand runs`.
 
-use std::io::Write;
+use std::io::{BufWriter, IsTerminal, Write};
 
 use anyhow::Context;
+use futures::StreamExt;
 use serde_json::json;
 
 use super::{Database, plain, print_json, print_line, table};
@@ -10,10 +11,12 @@ use crate::cli::{FilterArgs, RunsArgs, RunsCommand};
 use crate::config::Config;
 use crate::queue::{Queue, QueueError, RunDetail, RunFilter, RunSummary};
 use crate::record::rfc3339;
-use crate::task::TaskId;
+use crate::task::{TaskId, TaskStatus};
 
 /// Runs read at a time by an export.
 const PAGE: u32 = 200;
+/// Of them at once.
+const AT_ONCE: usize = 8;
 const UNCERTAIN: &str = "it may have been submitted already; look at the site, then retry with --confirm-uncertain";
 
 /// Lists, shows, retries, cancels or exports runs.
@@ -54,11 +57,22 @@ async fn dispatch(queue: &Queue, config: &Config, args: RunsArgs) -> anyhow::Res
             }
             each(&ids, json, "retried", async |id| queue.retry(id, confirm_uncertain).await).await
         }
-        RunsCommand::Cancel { ids } => each(&ids, json, "cancelled", async |id| queue.cancel(id).await.map(drop)).await,
+        RunsCommand::Cancel { ids } => {
+            each(&ids, json, "cancelled", async |id| {
+                if queue.cancel(id).await? == TaskStatus::Running {
+                    eprintln!("{id} is running: its worker has been asked to stop before it submits");
+                }
+                Ok(())
+            })
+            .await
+        }
         RunsCommand::Export { filter, output } => {
             let out: Box<dyn Write> = match &output {
-                Some(path) => Box::new(std::fs::File::create(path).with_context(|| path.display().to_string())?),
-                None => Box::new(std::io::stdout().lock()),
+                Some(path) => {
+                    let file = std::fs::File::create(path).with_context(|| path.display().to_string())?;
+                    Box::new(BufWriter::new(file))
+                }
+                None => Box::new(BufWriter::new(std::io::stdout().lock())),
             };
             export(queue, &as_filter(filter), out).await
         }
@@ -114,18 +128,24 @@ async fn retry_all(queue: &Queue, filter: RunFilter, confirm_uncertain: bool, js
 }
 
 async fn export(queue: &Queue, filter: &RunFilter, mut out: impl Write) -> anyhow::Result<()> {
-    let mut cursor = None;
+    let (mut cursor, mut written) = (None, 0_u64);
     loop {
         let page = queue.runs(filter, cursor, PAGE).await?;
-        for summary in &page.runs {
-            match queue.run(TaskId(summary.id)).await {
+        let mut details = futures::stream::iter(page.runs).map(|run| queue.run(TaskId(run.id))).buffered(AT_ONCE);
+        while let Some(run) = details.next().await {
+            match run {
                 // Deleted meanwhile.
                 Err(QueueError::NoSuchTask(_)) => {}
                 run => {
                     serde_json::to_writer(&mut out, &run?)?;
                     writeln!(out)?;
+                    written += 1;
                 }
             }
+        }
+        drop(details);
+        if std::io::stderr().is_terminal() {
+            eprint!("\r{written} runs");
         }
         cursor = page.next;
         if cursor.is_none() {

@@ -21,6 +21,9 @@ pub async fn run(config: Config, args: SiteArgs) -> anyhow::Result<()> {
             if authorized_by.trim().is_empty() {
                 return Err(Usage("--authorized-by is empty; name who allowed Pagehand to act there".into()).into());
             }
+            if until.is_some_and(|until| until <= chrono::Utc::now()) {
+                return Err(Usage("--until is in the past; name a day to come".into()).into());
+            }
             if !allow_private {
                 check_public(&origin).await.map_err(usage)?;
             }
