@@ -25,6 +25,7 @@ pub mod comment;
 mod filling;
 pub mod forms;
 pub mod gate;
+pub mod inspect;
 mod look;
 pub mod obstacles;
 pub mod registration;

@@ -41,6 +41,8 @@ pub enum Command {
     Proxy(ProxyArgs),
     /// See, retry, cancel and export runs
     Runs(RunsArgs),
+    /// Say which forms pages have, which field is what, and what is in the way; sends nothing
+    Inspect(InspectArgs),
     /// Say what the failure mapper makes of texts, one a line, from standard input
     MapFailure(MapFailureArgs),
     /// Check Chrome, its sandbox, Postgres, the runs directory and the clock; says how to mend each
@@ -348,6 +350,27 @@ pub struct FilterArgs {
     /// Part of the URL or of the error, or an id
     #[arg(long)]
     pub q: Option<String>,
+}
+
+/// `pagehand inspect`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A dry run: any page may be inspected, enrolled or not, because nothing is filled in, pressed or sent. A page's own \
+                  scripts run as in any visit.\n\nA file is a saved page. It is shown to Chrome without scripts and without network, at an \
+                  address that says nothing of its name.\n\nA selector is CSS for its document; `A >>> B` is B in the open shadow root of A. \
+                  `frame` in the JSON lists the selectors of the frame elements, the outermost first. Status 1: a page could \
+                  not be inspected."
+)]
+pub struct InspectArgs {
+    /// Addresses, or files with saved pages
+    #[arg(required = true, value_name = "URL|FILE")]
+    pub pages: Vec<String>,
+    /// Write a picture of the page with its forms boxed and named; of several pages OUT-1.png, OUT-2.png, …
+    #[arg(long, value_name = "OUT.png")]
+    pub screenshot: Option<PathBuf>,
+    /// Print one JSON object a page
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `pagehand map-failure`.

@@ -19,6 +19,7 @@ use crate::queue::Queue;
 pub mod demo;
 pub mod doctor;
 pub mod enqueue;
+pub mod inspect;
 pub mod map_failure;
 pub mod migrate;
 pub mod proxy;

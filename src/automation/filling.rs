@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::forms::{ButtonFacts, Dictionary, Field, Form, FormKind, Role, Words};
 use super::gate::{Gate, Submission};
-use super::look::{FrameView, View};
+use super::look::{FrameView, View, scroll_down, wait_for_fields};
 use super::{Context, changed_under_us, failed, obstacles};
 use crate::browser::{ActionCheck, BrowserError, ElementRef, SubmitReport};
 use crate::failure::{Failure, FailureReason};
@@ -141,10 +141,10 @@ async fn find(ctx: &Context, plan: &Plan<'_>) -> Result<View, Failure> {
                 // A button that can't be pressed is not the way; the form may still come by itself.
                 let _ = ctx.tab.click(&element, Duration::from_secs(2)).await;
             } else {
-                scroll_down(ctx).await;
+                scroll_down(&ctx.tab).await;
             }
         }
-        wait_for_fields(ctx, &view, left.min(Duration::from_millis(1500))).await;
+        wait_for_fields(&ctx.tab, &view, left.min(Duration::from_millis(1500))).await;
         view = ctx.look().await?;
     }
 }
@@ -167,21 +167,6 @@ fn reveal_button(view: &View, pressed: &[String]) -> Option<(ElementRef, String)
     };
     let button = page.buttons.iter().find(reveals)?;
     Some((view.main().element(button.h), button.css.clone()))
-}
-
-/// Widgets that are drawn when they come into view.
-async fn scroll_down(ctx: &Context) {
-    const SCROLL: &str =
-        "(ph) => { scrollTo({ top: document.documentElement.scrollHeight, behavior: 'instant' }); return true; }";
-    // Only a help for lazy pages: what it is for is looked for again in any case.
-    let _: Result<bool, _> = ctx.tab.call(&ctx.tab.main_frame(), SCROLL, &[], Duration::from_secs(2)).await;
-}
-
-async fn wait_for_fields(ctx: &Context, view: &View, limit: Duration) {
-    const MORE: &str = "(ph, fields, frames) => ph.deepQueryAll('input:not([type=hidden]),textarea,select,[contenteditable=\"true\"]').length !== fields || document.querySelectorAll('iframe').length !== frames ? true : null";
-    let main = view.main();
-    let args = [json!(main.page.fields.len()), json!(main.page.iframes.len())];
-    let _: Result<Option<bool>, _> = ctx.tab.wait_for(&main.frame.id, MORE, &args, limit).await;
 }
 
 /// A form without a button that the enter key sends: browsers do that where it has one line to fill and no more.

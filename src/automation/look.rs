@@ -1,11 +1,13 @@
 //! Looks at the page: all its frames, described and understood, and the whole text that is shown.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::forms::{self, Description, Form, FormKind};
 use super::{Context, failed, obstacles};
-use crate::browser::{ElementRef, Frame, FrameId};
+use crate::browser::{ElementRef, Frame, FrameId, Tab};
 use crate::failure::Failure;
 
 /// Most frames that are looked into: advertising puts dozens on a page.
@@ -75,36 +77,59 @@ const TEXT: &str = r#"(ph, max) => {
   return { url: location.href, title: document.title.slice(0, 300).toWellFormed(), text: text.toWellFormed() };
 }"#;
 
+/// Describes and understands every frame; `limit` is for one of them.
+///
+/// # Errors
+/// The main frame can't be looked into.
+pub async fn look(tab: &Tab, limit: Duration) -> Result<View, Failure> {
+    let signs = forms::describe_signs(obstacles::captcha_signs());
+    let mut view = View { frames: Vec::new(), unreachable: Vec::new() };
+    let frames = tab.frames().await.map_err(failed)?;
+    for (i, frame) in frames.into_iter().take(MAX_FRAMES).enumerate() {
+        if !frame.reachable {
+            let why = frame.error.clone().unwrap_or_else(|| "it can't be looked into".to_owned());
+            view.unreachable.push((frame, why));
+            continue;
+        }
+        match tab.call(&frame.id, forms::DESCRIBE, std::slice::from_ref(&signs), limit).await {
+            Ok(page) => {
+                let forms = forms::classify(&page);
+                view.frames.push(FrameView { frame, page, forms });
+            }
+            Err(error) if i == 0 => return Err(failed(error)),
+            Err(error) => view.unreachable.push((frame, error.to_string())),
+        }
+    }
+    if view.frames.is_empty() {
+        let message = "the page has no document that can be looked into";
+        return Err(Failure::retryable(crate::failure::FailureReason::Unknown, "page.no_document", message));
+    }
+    Ok(view)
+}
+
+/// Has widgets drawn that wait until they come into view.
+pub async fn scroll_down(tab: &Tab) {
+    const SCROLL: &str =
+        "(ph) => { scrollTo({ top: document.documentElement.scrollHeight, behavior: 'instant' }); return true; }";
+    // Only a help for lazy pages: what it is for is looked for again in any case.
+    let _: Result<bool, _> = tab.call(&tab.main_frame(), SCROLL, &[], Duration::from_secs(2)).await;
+}
+
+/// Waits until the page has more or fewer fields or frames than `view` shows, or `limit` is over.
+pub async fn wait_for_fields(tab: &Tab, view: &View, limit: Duration) {
+    const MORE: &str = "(ph, fields, frames) => ph.deepQueryAll('input:not([type=hidden]),textarea,select,[contenteditable=\"true\"]').length !== fields || document.querySelectorAll('iframe').length !== frames ? true : null";
+    let main = view.main();
+    let args = [json!(main.page.fields.len()), json!(main.page.iframes.len())];
+    let _: Result<Option<bool>, _> = tab.wait_for(&main.frame.id, MORE, &args, limit).await;
+}
+
 impl Context {
     /// Describes and understands every frame.
     ///
     /// # Errors
     /// The main frame can't be looked into.
     pub async fn look(&self) -> Result<View, Failure> {
-        let signs = forms::describe_signs(obstacles::captcha_signs());
-        let mut view = View { frames: Vec::new(), unreachable: Vec::new() };
-        let frames = self.tab.frames().await.map_err(failed)?;
-        for (i, frame) in frames.into_iter().take(MAX_FRAMES).enumerate() {
-            if !frame.reachable {
-                let why = frame.error.clone().unwrap_or_else(|| "it can't be looked into".to_owned());
-                view.unreachable.push((frame, why));
-                continue;
-            }
-            let described = self.tab.call(&frame.id, forms::DESCRIBE, std::slice::from_ref(&signs), self.limits.look);
-            match described.await {
-                Ok(page) => {
-                    let forms = forms::classify(&page);
-                    view.frames.push(FrameView { frame, page, forms });
-                }
-                Err(error) if i == 0 => return Err(failed(error)),
-                Err(error) => view.unreachable.push((frame, error.to_string())),
-            }
-        }
-        if view.frames.is_empty() {
-            let message = "the page has no document that can be looked into";
-            return Err(Failure::retryable(crate::failure::FailureReason::Unknown, "page.no_document", message));
-        }
-        Ok(view)
+        look(&self.tab, self.limits.look).await
     }
 
     /// All text that the page shows.
@@ -126,7 +151,7 @@ impl Context {
     }
 
     /// Waits until the text of a frame is another than that of `length` UTF-16 units, or `limit` is over.
-    pub async fn text_changes(&self, frame: &FrameId, length: u64, limit: std::time::Duration) {
+    pub async fn text_changes(&self, frame: &FrameId, length: u64, limit: Duration) {
         const CHANGED: &str =
             "(ph, length) => document.body && document.body.innerText.length !== length ? true : null";
         // A frame that went away meanwhile has changed too.

@@ -170,7 +170,7 @@ pub fn overlay_kind(overlay: &OverlayFacts) -> OverlayKind {
 }
 
 /// Whether an overlay is one to get rid of: not the site's own head, not a bar of tools, not the form we came for.
-fn in_the_way(overlay: &OverlayFacts, wanted: &[usize]) -> bool {
+pub(super) fn in_the_way(overlay: &OverlayFacts, wanted: &[usize]) -> bool {
     if overlay.forms.iter().any(|form| wanted.contains(form)) {
         return false;
     }

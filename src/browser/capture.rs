@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use chromiumoxide::cdp::browser_protocol::page::{CaptureScreenshotFormat, CaptureScreenshotParams};
+use chromiumoxide::cdp::browser_protocol::page::{CaptureScreenshotFormat, CaptureScreenshotParams, Viewport};
 use chromiumoxide::cdp::js_protocol::runtime::TerminateExecutionParams;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -55,12 +55,32 @@ impl Tab {
     /// # Errors
     /// As [`Tab::dom`].
     pub async fn screenshot(&self, budget: Duration) -> Result<Bytes, BrowserError> {
-        let deadline = Instant::now() + budget;
-        let capture = &CaptureScreenshotParams {
-            format: Some(CaptureScreenshotFormat::Png),
-            optimize_for_speed: Some(true),
+        let capture = CaptureScreenshotParams { optimize_for_speed: Some(true), ..CaptureScreenshotParams::default() };
+        self.capture(capture, budget).await
+    }
+
+    /// A PNG of the page over its whole height, or of `highest` CSS pixels of it from `top` on where it is higher.
+    ///
+    /// # Errors
+    /// As [`Tab::dom`].
+    pub async fn picture(&self, top: f64, highest: f64, budget: Duration) -> Result<Bytes, BrowserError> {
+        const SIZE: &str = "() => { const doc = document.documentElement; return [Math.max(doc.clientWidth, 1), Math.max(doc.scrollHeight, innerHeight, 1)]; }";
+        let until = Instant::now() + budget;
+        let (width, height) = self.call_until::<(f64, f64)>(&self.main, SIZE, &[], until).await?;
+        let y = top.min(height - highest).max(0.0);
+        let clip = Viewport { x: 0.0, y, width, height: height.min(highest), scale: 1.0 };
+        let capture = CaptureScreenshotParams {
+            clip: Some(clip),
+            capture_beyond_viewport: Some(true),
             ..CaptureScreenshotParams::default()
         };
+        self.capture(capture, budget).await
+    }
+
+    async fn capture(&self, mut capture: CaptureScreenshotParams, budget: Duration) -> Result<Bytes, BrowserError> {
+        let deadline = Instant::now() + budget;
+        capture.format = Some(CaptureScreenshotFormat::Png);
+        let capture = &capture;
         let taken = self.patiently(budget, |deadline| async move {
             let page = self.page()?;
             page.call::<_, Screenshot>(capture, deadline).await

@@ -102,7 +102,7 @@ pub fn settings(config: &Config, concurrency: Option<u32>) -> Settings {
 }
 
 /// Who we are, after Chrome's own User-Agent.
-fn user_agent(contact: Option<&str>) -> String {
+pub(super) fn user_agent(contact: Option<&str>) -> String {
     let product = concat!("pagehand/", env!("CARGO_PKG_VERSION"));
     contact.map_or_else(|| product.to_owned(), |contact| format!("{product} (+{contact})"))
 }

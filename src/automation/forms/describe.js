@@ -27,33 +27,7 @@
     return clean(text, max);
   };
 
-  // A CSS selector that finds the element again; ` >>> ` steps into an open shadow root.
-  const escape = text => CSS.escape(text);
-  const only = (root, css, el) => { try { const found = root.querySelectorAll(css); return found.length === 1 && found[0] === el; } catch { return false; } };
-  const selector = el => {
-    const root = el.getRootNode();
-    const inside = () => {
-      const tag = el.localName;
-      if (el.id && el.id.length < 80 && only(root, '#' + escape(el.id), el)) return '#' + escape(el.id);
-      const name = el.getAttribute('name');
-      if (name && name.length < 80) {
-        const css = `${tag}[name="${escape(name)}"]`;
-        if (only(root, css, el)) return css;
-        const form = el.form?.id && `#${escape(el.form.id)} ${css}`;
-        if (form && only(root, form, el)) return form;
-      }
-      const path = [];
-      for (let node = el; node && node.nodeType === 1 && path.length < 40; node = node.parentElement) {
-        if (node !== el && node.id && node.id.length < 80 && only(root, '#' + escape(node.id), node)) { path.unshift('#' + escape(node.id)); break; }
-        if (node === doc || node === body) { path.unshift(node.localName); if (node === doc) break; else continue; }
-        let nth = 1;
-        for (let before = node.previousElementSibling; before; before = before.previousElementSibling) if (before.localName === node.localName) nth++;
-        path.unshift(`${escape(node.localName)}:nth-of-type(${nth})`);
-      }
-      return path.join(' > ');
-    };
-    return root instanceof ShadowRoot ? `${selector(root.host)} >>> ${inside()}` : inside();
-  };
+  const selector = ph.css;
 
   const clippedAway = (s, rect) => {
     if (s.clip && s.clip !== 'auto' && (s.position === 'absolute' || s.position === 'fixed')) {

@@ -35,23 +35,47 @@ const ph = {
     return found;
   },
 
-  // A selector that finds `element` again in its own document or shadow root; for people and for records.
+  // A CSS selector that finds `element` and nothing else in its document; ` >>> ` steps into an open shadow root.
   css(element) {
-    const parts = [];
-    for (let at = element; at && at.nodeType === 1; at = at.parentElement) {
-      const tag = CSS.escape(at.localName);
-      if (at.id) {
-        const own = `#${CSS.escape(at.id)}`;
-        if (at.getRootNode().querySelectorAll(own).length === 1) {
-          parts.unshift(own);
+    const root = element.getRootNode();
+    const only = (css, wanted) => {
+      try {
+        const found = root.querySelectorAll(css);
+        return found.length === 1 && found[0] === wanted;
+      } catch {
+        return false;
+      }
+    };
+    const byId = (one) => {
+      const css = one.id && one.id.length < 80 ? `#${CSS.escape(one.id)}` : '';
+      return css && only(css, one) ? css : '';
+    };
+    const byName = () => {
+      const name = element.getAttribute('name');
+      if (!name || name.length >= 80) return '';
+      const css = `${CSS.escape(element.localName)}[name="${CSS.escape(name)}"]`;
+      if (only(css, element)) return css;
+      const inForm = element.form && byId(element.form);
+      return inForm && only(`${inForm} ${css}`, element) ? `${inForm} ${css}` : '';
+    };
+    const byPath = () => {
+      const path = [];
+      for (let at = element; at && path.length < 200; at = at.parentElement) {
+        const own = at === element ? '' : byId(at);
+        if (own || at === document.documentElement) {
+          path.unshift(own || at.localName);
           break;
         }
+        let nth = 1;
+        for (let before = at.previousElementSibling; before; before = before.previousElementSibling) {
+          if (before.localName === at.localName) nth++;
+        }
+        path.unshift(at === document.body ? at.localName : `${CSS.escape(at.localName)}:nth-of-type(${nth})`);
       }
-      const same = at.parentElement ? [...at.parentElement.children].filter((other) => other.localName === at.localName) : [at];
-      parts.unshift(same.length > 1 ? `${tag}:nth-of-type(${same.indexOf(at) + 1})` : tag);
-      if (parts.length === 8) break;
-    }
-    return parts.join(' > ');
+      return path.join(' > ');
+    };
+    const css = byId(element) || byName() || byPath();
+    return root instanceof ShadowRoot ? `${ph.css(root.host)} >>> ${css}` : css;
   },
 
   // Calls `look` now, on every change of the document and every 100 ms, until it gives something; null when time is over.
