@@ -18,7 +18,7 @@ use super::{StepLimits, failed, obstacles};
 use crate::browser::{FrameId, Landed, Tab};
 use crate::failure::Failure;
 
-/// Kinds that name the page, where it has such a form.
+/// Kinds that name the page, where it has such a form; the rarer ones first.
 const NAMING: [FormKind; 4] = [FormKind::Comment, FormKind::Signup, FormKind::Login, FormKind::Newsletter];
 /// Kinds that a task can be there for: for no other one we wait.
 const WORTH_WAITING: [FormKind; 3] = [FormKind::Comment, FormKind::Signup, FormKind::Login];
@@ -226,13 +226,14 @@ fn page_kind(forms: &[InspectedForm]) -> &'static str {
     }
 }
 
-/// The form that names the page: the surest that is seen, else the surest.
+/// The form that names the page: the surest. Among those that are as good as alike, the rarer kind: a page has a log-in or
+/// a newsletter beside what it is for, not the other way round.
 fn surest(forms: &[InspectedForm]) -> Option<&InspectedForm> {
-    let naming = forms.iter().filter(|found| NAMING.contains(&found.form.kind));
-    naming.max_by(|a, b| {
-        let (a, b) = (&a.form, &b.form);
-        a.seen.cmp(&b.seen).then(a.confidence.total_cmp(&b.confidence)).then(b.index.cmp(&a.index))
-    })
+    let rank = |found: &&InspectedForm| {
+        let place = NAMING.iter().position(|kind| *kind == found.form.kind)?;
+        Some(((found.form.confidence * 20.0).round() as i64, std::cmp::Reverse((place, found.form.index))))
+    };
+    forms.iter().filter(|found| rank(found).is_some()).max_by_key(rank)
 }
 
 /// A PNG of the page with its forms and their fields boxed and named. The boxes stay on the page.

@@ -1,6 +1,8 @@
 //! A site with forms of every make. What it wrote down of the requests it got is the judge of a test, not what a page
 //! shows.
 
+#![allow(dead_code, reason = "not every test file uses everything")]
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -21,6 +23,7 @@ pub struct Posted {
 struct Book {
     pages: HashMap<String, String>,
     posted: Vec<Posted>,
+    asked: HashMap<String, u32>,
     comments: HashMap<String, Vec<(String, String)>>,
 }
 
@@ -67,6 +70,11 @@ impl Site {
         self.book.lock().unwrap().posted.clone()
     }
 
+    /// How often a page was asked for.
+    pub fn asked_for(&self, path: &str) -> u32 {
+        self.book.lock().unwrap().asked.get(path).copied().unwrap_or(0)
+    }
+
     /// Puts a comment on a page, as if it had been there before.
     pub fn add_comment(&self, page: &str, author: &str, text: &str) {
         self.book
@@ -93,7 +101,8 @@ async fn answer(
     let path = uri.path().to_owned();
     let query = uri.query().unwrap_or_default().to_owned();
     if method == Method::GET && !path.starts_with("/submit/") {
-        let book = book.lock().unwrap();
+        let mut book = book.lock().unwrap();
+        *book.asked.entry(path.clone()).or_default() += 1;
         let Some(html) = book.pages.get(&path) else {
             return (StatusCode::NOT_FOUND, Html("<title>404</title><h1>Not found</h1>")).into_response();
         };

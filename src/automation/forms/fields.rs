@@ -91,7 +91,7 @@ impl Role {
     }
 
     /// The roles that words can speak for.
-    const SPOKEN: [Role; 22] = [
+    const SPOKEN: [Role; 23] = [
         Self::Author,
         Self::Email,
         Self::EmailConfirm,
@@ -114,6 +114,7 @@ impl Role {
         Self::Honeypot,
         Self::OneTimeCode,
         Self::Captcha,
+        Self::Other,
     ];
 
     /// Whether a control of this type can have the role at all.
@@ -121,15 +122,22 @@ impl Role {
         use Role as R;
         match (facts.tag.as_str(), facts.kind.as_str()) {
             ("textarea" | "editable", _) => matches!(self, R::Body | R::Address | R::Honeypot | R::Captcha),
-            ("select", _) => matches!(self, R::Country | R::Birthdate | R::Address | R::Phone),
+            ("select", _) => matches!(self, R::Country | R::Birthdate | R::Address | R::Phone | R::Other),
             (_, "checkbox") => matches!(self, R::Consent | R::NewsletterOptIn | R::Honeypot),
             (_, "radio" | "file" | "range" | "color" | "search") => false,
-            (_, "password") => matches!(self, R::Password | R::PasswordConfirm | R::OneTimeCode | R::Honeypot),
+            (_, "password") => {
+                matches!(self, R::Password | R::PasswordConfirm | R::OneTimeCode | R::Honeypot | R::Other)
+            }
             (_, "email") => matches!(self, R::Email | R::EmailConfirm | R::Username | R::Honeypot),
             (_, "url") => matches!(self, R::Website | R::Honeypot),
-            (_, "tel") => matches!(self, R::Phone | R::OneTimeCode | R::PostalCode | R::Honeypot | R::Captcha),
+            (_, "tel") => {
+                matches!(self, R::Phone | R::OneTimeCode | R::PostalCode | R::Honeypot | R::Captcha | R::Other)
+            }
             (_, "number") => {
-                matches!(self, R::Phone | R::OneTimeCode | R::PostalCode | R::Birthdate | R::Honeypot | R::Captcha)
+                matches!(
+                    self,
+                    R::Phone | R::OneTimeCode | R::PostalCode | R::Birthdate | R::Honeypot | R::Captcha | R::Other
+                )
             }
             (_, "date" | "month") => matches!(self, R::Birthdate),
             _ => !matches!(self, R::Consent | R::NewsletterOptIn),
@@ -306,6 +314,12 @@ pub(super) fn settle(fields: &mut [Guess<'_>], kind: FormKind) {
         }
         FormKind::Login => {
             for field in fields.iter_mut().filter(|f| f.role == Role::Author) {
+                field.role = Role::Username;
+            }
+            // Whatever it looks like: it is the name one logs in with.
+            if alone(fields, Role::Username)
+                && let Some(field) = fields.iter_mut().find(|f| f.usable && f.role == Role::Email)
+            {
                 field.role = Role::Username;
             }
         }

@@ -245,6 +245,8 @@ fn words_evidence(parts: &FormParts<'_>, evidence: &mut BTreeMap<String, f64>) {
         })
         .collect();
     let sends = buttons.iter().any(|(_, submit)| *submit);
+    let ids = parts.buttons.iter().filter(|button| button.kind == "submit" || (!sends && button.hidden.is_empty()));
+    let ids: Vec<Words> = ids.map(|button| Words::of_identifier(&format!("{} {}", button.id, button.name))).collect();
     let title = Words::of_text(&page.title);
     let url = Words::of_identifier(&path_of(&page.url));
     let text = Words::of_text(&form.text);
@@ -257,6 +259,7 @@ fn words_evidence(parts: &FormParts<'_>, evidence: &mut BTreeMap<String, f64>) {
         };
         let speaks = |words: &Words| words.count() <= 8 && dictionary.in_text(&meaning, words) > 0;
         note("button", buttons.iter().any(|(words, submit)| (*submit || !sends) && speaks(words)));
+        note("button_id", ids.iter().any(|words| dictionary.in_name(&meaning, words).0 > 0));
         note("heading", headings.iter().any(|words| words.count() <= 14 && dictionary.in_text(&meaning, words) > 0));
         note("ident", dictionary.in_name(&meaning, &identity).0 > 0);
         note("ancestry", dictionary.in_name(&meaning, &ancestry).0 > 0);

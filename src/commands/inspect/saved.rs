@@ -64,8 +64,13 @@ impl SavedPages {
         let number = self.last.fetch_add(1, Ordering::Relaxed);
         let path = format!("/{:032x}/{number}", self.secret);
         let xml = file.extension().is_some_and(|extension| extension == "xhtml" || extension == "xht");
-        // Without a charset: the page says itself which one it is in.
-        let kind = if xml { "application/xhtml+xml" } else { "text/html" };
+        // What is valid UTF-8 is meant as that, even where the page says another or, as Chrome would then guess another,
+        // nothing. Else the page says itself.
+        let kind = match (xml, std::str::from_utf8(&content).is_ok()) {
+            (true, _) => "application/xhtml+xml",
+            (false, true) => "text/html; charset=utf-8",
+            (false, false) => "text/html",
+        };
         lock(&self.shelf).insert(path.clone(), (kind, content.into()));
         Saved { url: format!("http://{}{path}", self.address), path, pages: self }
     }
