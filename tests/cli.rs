@@ -38,6 +38,7 @@ async fn every_command_has_help() {
         vec!["runs", "retry"],
         vec!["runs", "cancel"],
         vec!["runs", "export"],
+        vec!["inspect"],
         vec!["map-failure"],
         vec!["doctor"],
     ] {

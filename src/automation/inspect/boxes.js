@@ -19,8 +19,9 @@
     const colour = COLOURS[of] ?? '#555';
     frame.style.cssText = `position: absolute; box-sizing: border-box; left: ${left}px; top: ${top}px; width: ${rect.width + 2 * grow}px; height: ${rect.height + 2 * grow}px; border: 2px ${outer ? 'dashed' : 'solid'} ${colour}; border-radius: 3px`;
     tag.textContent = name;
-    const below = outer ? Math.max(0, top - 18) : top;
-    tag.style.cssText = `position: absolute; box-sizing: border-box; top: ${below}px; font: bold 11px/16px system-ui, sans-serif; color: #fff; background: ${colour}; padding: 0 5px; border-radius: 3px; white-space: nowrap; ${outer ? `left: ${left}px` : `right: ${Math.max(0, wide - left - rect.width - 2 * grow)}px`}`;
+    const right = rect.right - origin.left + grow;
+    const across = outer ? `left: ${left}px` : name === 'submit' && right + 60 < wide ? `left: ${right + 2}px` : `right: ${Math.max(0, wide - right)}px`;
+    tag.style.cssText = `position: absolute; box-sizing: border-box; top: ${outer ? Math.max(0, top - 18) : top}px; ${across}; font: bold 11px/16px system-ui, sans-serif; color: #fff; background: ${colour}; padding: 0 5px; border-radius: 3px; white-space: nowrap`;
     root.append(frame, tag);
   }
   return true;
