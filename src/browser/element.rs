@@ -65,6 +65,11 @@ impl Outcome {
     }
 }
 
+/// Presses into a frame that may get lost before one is taken for done.
+const LOST_PRESSES: u32 = 6;
+/// How long a new frame is given before it is pressed again; longer with each time.
+const FRAME_SETTLES: Duration = Duration::from_millis(60);
+
 impl Tab {
     /// Clicks the middle of the element, once it is visible, still, enabled, in the viewport, and nothing lies over it.
     ///
@@ -150,9 +155,16 @@ impl Tab {
     }
 
     pub(super) async fn click_until(&self, element: &ElementRef, deadline: Instant) -> Result<(), BrowserError> {
+        let mut lost = 0;
         loop {
             let aim = self.aim(element, false, deadline).await?;
             match self.press(element, aim, deadline).await {
+                // Chrome has not yet learnt where the frame of another process lies.
+                Err(BrowserError::NotActionable { covering: None, .. }) if lost < LOST_PRESSES => {
+                    lost += 1;
+                    tokio::time::sleep(FRAME_SETTLES * lost).await;
+                }
+                Err(BrowserError::NotActionable { covering: None, .. }) => return Ok(()),
                 // It moved away between the look and the press, which was stopped: once more from the beginning.
                 Err(BrowserError::NotActionable { .. }) if Instant::now() < deadline => {}
                 done => return done,
@@ -264,6 +276,11 @@ impl Tab {
                 let what = covering.as_ref().map_or("something", |covering| covering.css.as_str());
                 let detail = format!("the press went to {what}");
                 Err(BrowserError::NotActionable { check: ActionCheck::ReceivesEvents, detail, covering })
+            }
+            // No press came to the frame at all. In the main frame that only says that the page keeps it from us.
+            Ok(None) if element.frame != self.main => {
+                let detail = "the press did not arrive in the frame".to_owned();
+                Err(BrowserError::NotActionable { check: ActionCheck::ReceivesEvents, detail, covering: None })
             }
             // Also when the page has gone on to another document: the click did what it should.
             Ok(_) | Err(BrowserError::Navigated | BrowserError::FrameUnreachable { .. }) => Ok(()),
