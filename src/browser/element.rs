@@ -65,8 +65,8 @@ impl Outcome {
     }
 }
 
-/// Presses into a frame that may get lost before one is taken for done.
-const LOST_PRESSES: u32 = 6;
+/// Presses into a frame that may get lost before its element is asked to click itself.
+const LOST_PRESSES: u32 = 3;
 /// How long a new frame is given before it is pressed again; longer with each time.
 const FRAME_SETTLES: Duration = Duration::from_millis(60);
 
@@ -164,7 +164,14 @@ impl Tab {
                     lost += 1;
                     tokio::time::sleep(FRAME_SETTLES * lost).await;
                 }
-                Err(BrowserError::NotActionable { covering: None, .. }) => return Ok(()),
+                Err(BrowserError::NotActionable { covering: None, .. }) => {
+                    let click = "(ph, n) => { const element = ph.get(n); if (element) element.click(); }";
+                    return match self.call_until::<()>(&element.frame, click, &[json!(element.handle)], deadline).await
+                    {
+                        Err(BrowserError::Navigated) => Ok(()),
+                        done => done,
+                    };
+                }
                 // It moved away between the look and the press, which was stopped: once more from the beginning.
                 Err(BrowserError::NotActionable { .. }) if Instant::now() < deadline => {}
                 done => return done,
@@ -277,8 +284,8 @@ impl Tab {
                 let detail = format!("the press went to {what}");
                 Err(BrowserError::NotActionable { check: ActionCheck::ReceivesEvents, detail, covering })
             }
-            // No press came to the frame at all. In the main frame that only says that the page keeps it from us.
-            Ok(None) if element.frame != self.main => {
+            // No press came to the frame, or no click of it. In the main frame that only says that the page keeps it from us.
+            Ok(hit) if element.frame != self.main && hit.as_ref().is_none_or(Value::is_string) => {
                 let detail = "the press did not arrive in the frame".to_owned();
                 Err(BrowserError::NotActionable { check: ActionCheck::ReceivesEvents, detail, covering: None })
             }

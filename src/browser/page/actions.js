@@ -198,7 +198,7 @@ function expectPress(number) {
   if (!element) return { stale: true };
   if (ph.pressed) ph.pressed();
   const names = ['pointerdown', 'mousedown', 'pointerup', 'mouseup', 'click'];
-  const seen = { hit: null };
+  const seen = { hit: null, clicked: false };
   const watch = (event) => {
     if (!event.isTrusted) return;
     const target = event.composedPath()[0];
@@ -208,13 +208,15 @@ function expectPress(number) {
     if (seen.hit !== true) {
       event.preventDefault();
       event.stopImmediatePropagation();
+    } else if (event.type === 'click') {
+      seen.clicked = true;
     }
   };
   for (const name of names) addEventListener(name, watch, { capture: true, passive: false });
   ph.pressed = () => {
     for (const name of names) removeEventListener(name, watch, { capture: true });
     ph.pressed = null;
-    return seen.hit;
+    return seen.hit === true && !seen.clicked ? 'unfinished' : seen.hit;
   };
   return { ok: true };
 }
