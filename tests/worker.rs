@@ -176,6 +176,24 @@ async fn a_killed_workers_task_is_finished_by_another_and_both_attempts_are_on_r
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_slept_through_its_lease_changes_nothing_when_it_wakes() {
+    let (program, site) = set_up().await;
+    let id = program.enqueue(&[comment(&site, CANONICAL_ARTICLE, 1)]).await[0];
+    let sleeper = program.worker(&[]);
+    until("the attempt is under way", async || program.steps(id).contains(&"automation_context_entered".to_owned()))
+        .await;
+    signal(&sleeper, Signal::STOP);
+    program.drain().await;
+    let result = program.file(id, "final_result.json");
+    let steps = program.steps(id);
+    signal(&sleeper, Signal::CONT);
+    until("the sleeper learns of it", async || program.log().contains("lease.lost")).await;
+    assert_eq!((program.file(id, "final_result.json"), program.steps(id)), (result, steps));
+    assert_eq!(program.show(id).await["status"], "completed");
+    assert_eq!(site.ledger().comments().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_told_to_stop_gives_back_what_it_cannot_finish_and_charges_nothing() {
     let (program, site) = set_up().await;
     let program = program.with("PAGEHAND_WORKER__DRAIN_SECONDS", "0.3");

@@ -115,14 +115,7 @@ pub fn no_comment_form(view: &View) -> Failure {
     if let Some(captcha) = captcha.filter(|_| view.main().page.text_length < 1_500) {
         return captcha_present(&captcha.kind);
     }
-    let seen: Vec<String> = view
-        .frames
-        .iter()
-        .flat_map(|frame| &frame.forms)
-        .map(|form| format!("{} ({})", form.kind.as_str(), form.selector))
-        .collect();
-    let seen =
-        if seen.is_empty() { "it has no form at all".to_owned() } else { format!("its forms are {}", seen.join(", ")) };
+    let seen = forms_seen(view);
     Failure::terminal(
         FailureReason::CommentFormNotFound,
         "comments.no_form",
@@ -365,6 +358,13 @@ pub fn popup_blocking(css: &str, text: &str) -> Failure {
     let text = if text.is_empty() { String::new() } else { format!(" (“{text}”)") };
     let message = format!("`{css}`{text} lies over the form and can't be removed");
     Failure::terminal(FailureReason::PopupBlocking, "popup.overlay", message)
+}
+
+/// Which forms a page has instead of the one looked for, for a message.
+pub fn forms_seen(view: &View) -> String {
+    let forms = view.frames.iter().flat_map(|frame| &frame.forms);
+    let seen: Vec<String> = forms.map(|form| format!("{} ({})", form.kind.as_str(), form.selector)).collect();
+    if seen.is_empty() { "it has no form at all".to_owned() } else { format!("its forms are {}", seen.join(", ")) }
 }
 
 #[cfg(test)]

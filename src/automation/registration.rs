@@ -130,14 +130,7 @@ fn no_signup_form(view: &View) -> Failure {
     if let Some(failure) = obstacles::missed_frame(view, "kind.signup", "sign-up form") {
         return failure;
     }
-    let seen: Vec<String> = view
-        .frames
-        .iter()
-        .flat_map(|frame| &frame.forms)
-        .map(|form| format!("{} ({})", form.kind.as_str(), form.selector))
-        .collect();
-    let seen =
-        if seen.is_empty() { "it has no form at all".to_owned() } else { format!("its forms are {}", seen.join(", ")) };
+    let seen = obstacles::forms_seen(view);
     Failure::terminal(
         FailureReason::RegistrationFailed,
         "registration.no_form",
