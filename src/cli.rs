@@ -66,6 +66,9 @@ pub struct DemoArgs {
     /// Tasks at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub concurrency: u32,
+    /// Then serve the dashboard over it at web.listen, until stopped
+    #[arg(long)]
+    pub serve: bool,
 }
 
 /// `pagehand worker`.

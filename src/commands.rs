@@ -82,15 +82,20 @@ where
 /// Prints the error, if any, and turns the result into an exit status.
 pub fn finish(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
-    let broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-    };
-    if error.chain().any(broken_pipe) {
-        // Whoever read our output has read enough.
+    if reader_is_gone(&error) {
         return ExitCode::SUCCESS;
     }
     eprintln!("error: {}", chain(&error));
     if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// Whether the output could not be written because whoever read it has read enough.
+fn reader_is_gone(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let kind = kind.or_else(|| cause.downcast_ref::<serde_json::Error>()?.io_error_kind());
+        kind == Some(std::io::ErrorKind::BrokenPipe)
+    })
 }
 
 /// The error and its causes, without those that the one before has said already.
@@ -197,4 +202,20 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
         table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
     }
     table.trim_fmt()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_reader_that_has_gone_is_no_failure() {
+        let gone = std::io::Error::from(ErrorKind::BrokenPipe);
+        assert!(reader_is_gone(&anyhow::Error::from(gone).context("printing")));
+        let gone = serde_json::Error::io(ErrorKind::BrokenPipe.into());
+        assert!(reader_is_gone(&anyhow::Error::from(gone)));
+        assert!(!reader_is_gone(&anyhow::Error::from(std::io::Error::from(ErrorKind::StorageFull))));
+    }
 }

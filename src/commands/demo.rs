@@ -1,4 +1,4 @@
-//! `pagehand demo`: the main job, once, with everything it needs.
+//! `pagehand demo`: the main job, once, with everything it needs; with `--serve` also the dashboard over what it left.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,6 +20,7 @@ use crate::queue::{Live, Queue, RunSummary};
 use crate::retry::RetryPolicy;
 use crate::site::NewEnrolment;
 use crate::task::{NewTask, TaskId, TaskStatus};
+use crate::web::{Server, WebSettings};
 use crate::worker::{Settings, Stop, Until, Worker};
 
 /// The demo's pages answer at once or never; who watches does not want to wait.
@@ -61,15 +62,22 @@ pub async fn run(mut config: Config, args: DemoArgs) -> anyhow::Result<()> {
     let site = DemoSite::start().context("the demo site can't be started")?;
     eprintln!("the demo site is at {}", site.origin());
 
+    let web = args.serve.then(|| super::serve::web_settings(&config, None)).transpose()?;
     let settings = Settings { task_timeout: TASK_TIMEOUT, retry: RETRY, ..settings(&config, Some(args.concurrency)) };
     let identity = new_life(format!("demo-{}", std::process::id()));
     let queue = database.queue.clone();
     let shown = async {
         let tasks = enqueue(&queue, &site).await?;
         let worker = Worker::new(queue.clone(), identity, runs, browsers.clone(), Registry::standard(), settings);
-        work_off(&queue, Arc::new(worker), &tasks, stop, &config.runs.dir, args.json).await
+        let worker = Arc::new(worker);
+        let rows = work_off(&queue, worker.clone(), &tasks, stop.clone(), &config.runs.dir, args.json).await?;
+        let shown = show(&rows, &config.runs.dir, args.json);
+        if let Some(web) = web {
+            serve(web, &queue, worker, stop, &config.runs.dir).await?;
+        }
+        shown
     };
-    let rows = shown.await;
+    let shown = shown.await;
 
     let _ = match site.origin().parse() {
         Ok(origin) => database.queue.remove_site(&origin).await,
@@ -78,7 +86,16 @@ pub async fn run(mut config: Config, args: DemoArgs) -> anyhow::Result<()> {
     browsers.shutdown().await;
     site.stop().await;
     database.close().await;
-    show(&rows?, &config.runs.dir, args.json)
+    shown
+}
+
+/// Serves the dashboard over what the demo left, until stopped. The site and a worker stay up: what is retried is done.
+async fn serve(web: WebSettings, queue: &Queue, worker: Arc<Worker>, stop: Stop, runs: &Path) -> anyhow::Result<()> {
+    let server = Server::bind(web, queue.clone(), runs.to_owned()).await?;
+    eprintln!("the dashboard is at http://{}; Ctrl-C ends it", server.address());
+    let politely = stop.politely.clone();
+    let (_, _) = tokio::join!(server.run(politely), worker.run(Until::Stopped, stop));
+    Ok(())
 }
 
 async fn enqueue(queue: &Queue, site: &DemoSite) -> anyhow::Result<BTreeMap<TaskId, Scenario>> {

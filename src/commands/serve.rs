@@ -1,5 +1,7 @@
 //! `pagehand serve`: the HTTP API and the dashboard.
 
+use std::net::SocketAddr;
+
 use sd_notify::NotifyState;
 
 use super::worker::stop_on_signals;
@@ -14,8 +16,7 @@ use crate::web::{Server, WebSettings};
 /// The settings can't be used, the address can't be had, or there is no database with the schema of this version.
 pub async fn run(config: Config, args: ServeArgs) -> anyhow::Result<()> {
     // Before the database is opened: what is wrong with the settings is said at once.
-    let settings = WebSettings::from_config(&config, args.listen).map_err(|error| Usage(error.to_string()))?;
-    settings.check().map_err(|error| Usage(error.to_string()))?;
+    let settings = web_settings(&config, args.listen)?;
     let stop = stop_on_signals()?;
     let database = Database::open(&config).await?;
     let served = match Server::bind(settings, database.queue.clone(), config.runs.dir.clone()).await {
@@ -31,6 +32,16 @@ pub async fn run(config: Config, args: ServeArgs) -> anyhow::Result<()> {
     };
     database.close().await;
     Ok(served?)
+}
+
+/// What the configuration says of the server, and that it can be used.
+///
+/// # Errors
+/// A [`Usage`] that names the setting.
+pub(super) fn web_settings(config: &Config, listen: Option<SocketAddr>) -> anyhow::Result<WebSettings> {
+    let settings = WebSettings::from_config(config, listen).map_err(|error| Usage(error.to_string()))?;
+    settings.check().map_err(|error| Usage(error.to_string()))?;
+    Ok(settings)
 }
 
 /// Tells systemd that this process still schedules its work.
