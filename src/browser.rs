@@ -23,7 +23,7 @@ mod tab;
 mod types;
 mod wire;
 
-pub use egress::{EgressLimits, EgressProxy, UpstreamProxy};
+pub use egress::{Denial, DenialKind, EgressLimits, EgressPolicy, EgressProxy, ThirdParties, UpstreamProxy};
 pub use error::BrowserError;
 pub use pool::BrowserPool;
 pub use tab::Tab;

@@ -371,6 +371,9 @@ pub struct InspectArgs {
     /// Write a picture of the page with its forms boxed and named; of several pages OUT-1.png, OUT-2.png, …
     #[arg(long, value_name = "OUT.png")]
     pub screenshot: Option<PathBuf>,
+    /// Also look at pages inside one's own network; those of this machine's loopback need no leave
+    #[arg(long)]
+    pub allow_private: bool,
     /// Print one JSON object a page
     #[arg(long)]
     pub json: bool,

@@ -37,6 +37,8 @@ pub struct Config {
     pub retry: Retry,
     /// Which Chrome, and how it is run.
     pub browser: Browser,
+    /// Where Chrome's traffic may go.
+    pub egress: Egress,
     /// Where the record goes.
     pub runs: Runs,
     /// Where log lines go.
@@ -107,6 +109,26 @@ pub struct Browser {
     pub recycle_after_tasks: u32,
     /// A new browser when the memory of its processes passes this, MiB.
     pub recycle_above_mib: u64,
+}
+
+/// Section `[egress]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Egress {
+    /// What pages may load from hosts that are not enrolled.
+    pub third_parties: ThirdParties,
+    /// Most that one attempt may send and receive, MiB.
+    pub max_mib_per_task: u64,
+}
+
+/// What pages may load from hosts that are not enrolled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ThirdParties {
+    /// Nothing.
+    Strict,
+    /// What they read from public addresses.
+    Assets,
 }
 
 /// Section `[runs]`.
@@ -227,6 +249,12 @@ impl Default for Browser {
     }
 }
 
+impl Default for Egress {
+    fn default() -> Self {
+        Self { third_parties: ThirdParties::Assets, max_mib_per_task: 256 }
+    }
+}
+
 impl Default for Runs {
     fn default() -> Self {
         Self { dir: "runs".into() }
@@ -331,7 +359,7 @@ impl Config {
 
     fn check(self) -> Result<Config, ConfigError> {
         let seconds = |value: Seconds| value.0.as_secs_f64();
-        let bounds: [(&'static str, bool, &'static str); 8] = [
+        let bounds: [(&'static str, bool, &'static str); 9] = [
             ("worker.concurrency", (1..=256).contains(&self.worker.concurrency), "must be from 1 to 256"),
             ("worker.lease_seconds", seconds(self.worker.lease_seconds) >= 1.0, "must be at least 1"),
             ("worker.task_timeout_seconds", seconds(self.worker.task_timeout_seconds) >= 1.0, "must be at least 1"),
@@ -347,6 +375,7 @@ impl Config {
                 self.retry.max_seconds.0 >= self.retry.initial_seconds.0,
                 "must not be less than retry.initial_seconds",
             ),
+            ("egress.max_mib_per_task", self.egress.max_mib_per_task >= 1, "must be at least 1"),
             ("browser.recycle_after_tasks", self.browser.recycle_after_tasks >= 1, "must be at least 1"),
         ];
         match bounds.into_iter().find(|(_, holds, _)| !holds) {

@@ -5,6 +5,7 @@
 //! because a task's URL may come from anybody; what a name resolves to at enrolment is checked as well, and the browser
 //! checks again what it connects to.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -39,6 +40,18 @@ impl Origin {
     /// As in rows and answers.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What this origin can be enrolled as: itself, or a wildcard over a name above it, the closest first.
+    pub fn enrolled_as(&self) -> Vec<String> {
+        let mut all = vec![self.0.clone()];
+        if let Some((scheme, rest)) = self.0.split_once("://")
+            && Url::parse(&self.0).is_ok_and(|url| url.domain().is_some())
+        {
+            let above = rest.match_indices('.').map(|(dot, _)| format!("{scheme}://*{}", &rest[dot..]));
+            all.extend(above);
+        }
+        all
     }
 
     /// The host, and the port also where it is the scheme's own.
@@ -89,6 +102,37 @@ impl FromStr for Origin {
             return Err(format!("`{text}` is the address of a page; a site is enrolled as a whole: write {origin}"));
         }
         Ok(origin)
+    }
+}
+
+/// A set of enrolled sites, asked by address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origins(HashSet<String>);
+
+impl Origins {
+    /// Whether a page of this address belongs to one of them.
+    pub fn contains(&self, url: &Url) -> bool {
+        Origin::of(url).is_ok_and(|origin| origin.enrolled_as().iter().any(|site| self.0.contains(site)))
+    }
+
+    /// Whether a connection to this host and port, in the spelling of addresses, can be for one of them.
+    pub fn has_host(&self, host: &str, port: u16) -> bool {
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        ["http", "https"]
+            .iter()
+            .filter_map(|scheme| Url::parse(&format!("{scheme}://{host}:{port}")).ok())
+            .any(|url| self.contains(&url))
+    }
+
+    /// Adds one.
+    pub fn insert(&mut self, origin: &Origin) {
+        self.0.insert(origin.0.clone());
+    }
+}
+
+impl<'a> FromIterator<&'a Origin> for Origins {
+    fn from_iter<I: IntoIterator<Item = &'a Origin>>(origins: I) -> Self {
+        Origins(origins.into_iter().map(|origin| origin.0.clone()).collect())
     }
 }
 
@@ -166,19 +210,8 @@ pub fn not_enrolled(origin: &str) -> String {
 /// Which address, and how to allow it.
 pub async fn check_public(origin: &Origin) -> Result<(), String> {
     let refused = |what: String| Err(format!("{origin} {what}; if that is meant, enrol it with --allow-private"));
-    let Some((host, port)) = origin.host_and_port() else { return Ok(()) };
-    let name = match host {
-        Host::Ipv4(address) => {
-            return private_kind(address.into()).map_or(Ok(()), |kind| refused(format!("is {kind}")));
-        }
-        Host::Ipv6(address) => {
-            return private_kind(address.into()).map_or(Ok(()), |kind| refused(format!("is {kind}")));
-        }
-        Host::Domain(name) => name,
-    };
-    if let Some(kind) = private_name(&name) {
-        return refused(format!("is {kind}"));
-    }
+    check_public_spelling(origin)?;
+    let Some((Host::Domain(name), port)) = origin.host_and_port() else { return Ok(()) };
     let resolved = tokio::time::timeout(RESOLVE_LIMIT, tokio::net::lookup_host((name.as_str(), port))).await;
     let Ok(Ok(addresses)) = resolved else { return Ok(()) };
     for address in addresses {
@@ -187,6 +220,20 @@ pub async fn check_public(origin: &Origin) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// As [`check_public`], by what the origin says alone: nothing is resolved.
+///
+/// # Errors
+/// What it is, and how to allow it.
+pub fn check_public_spelling(origin: &Origin) -> Result<(), String> {
+    let kind = match origin.host_and_port() {
+        Some((Host::Ipv4(address), _)) => private_kind(address.into()),
+        Some((Host::Ipv6(address), _)) => private_kind(address.into()),
+        Some((Host::Domain(name), _)) => private_name(&name),
+        None => None,
+    };
+    kind.map_or(Ok(()), |kind| Err(format!("{origin} is {kind}; if that is meant, enrol it with --allow-private")))
 }
 
 /// Says of a host name which part of one's own network it means by convention, if any.
@@ -246,10 +293,12 @@ fn private_v6(address: Ipv6Addr) -> Option<&'static str> {
         (0xfe80..=0xfebf, ..) => Some("a link-local address"),
         (0xfec0..=0xfeff, ..) => Some("a private address"),
         (0xff00..=0xffff, ..) => Some("a multicast address"),
-        (0x100, 0, 0, 0, ..) | (0x2001, 0x0..=0x1ff | 0xdb8, ..) | (0x3fff, 0x0..=0xfff, ..) => {
-            Some("a reserved address")
-        }
-        _ => None,
+        (0x2001, 0x0..=0x1ff | 0xdb8, ..) | (0x3fff, 0x0..=0xfff, ..) => Some("a reserved address"),
+        // ISATAP: the address inside decides as well.
+        (.., 0x0 | 0x200, 0x5efe) => embedded(g, h),
+        // Nothing else has been given out to the public (IANA's global unicast space).
+        (0x2000..=0x3fff, ..) => None,
+        _ => Some("a reserved address"),
     }
 }
 

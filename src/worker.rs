@@ -19,23 +19,24 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::automation::Registry;
-use crate::browser::{BrowserError, BrowserPool, Tab, TabOptions, UpstreamProxy};
+use crate::browser::{BrowserError, BrowserPool, Tab, TabOptions, ThirdParties, UpstreamProxy};
 use crate::config::SecretRef;
 use crate::failure::{Failure, FailureReason};
 use crate::queue::wake::Wake;
 use crate::queue::{Claimed, ProxyId, Queue, QueueError, Settled, Settlement, WorkerIdentity};
 use crate::retry::{Reconnect, RetryPolicy};
-use crate::site::not_enrolled;
 use crate::task::Lease;
 use crate::telemetry::RunsDir;
 
 mod attempt;
+mod enrolment;
 mod gatekeeper;
 mod heartbeat;
 mod reaper;
 mod verdict;
 
 use attempt::{Before, attempt};
+use enrolment::KnownSites;
 use heartbeat::{Heartbeat, Held};
 use verdict::Ended;
 
@@ -82,6 +83,8 @@ pub struct Settings {
     pub user_agent: String,
     /// Whether Chrome's sandbox is on; goes on every record.
     pub sandbox: bool,
+    /// What pages may load from hosts that are not enrolled, and most bytes of an attempt.
+    pub egress: (ThirdParties, u64),
 }
 
 /// When [`Worker::run`] ends by itself.
@@ -111,6 +114,7 @@ struct State {
     beats: AtomicU64,
     attempts: AtomicU64,
     attempt_ended: Notify,
+    sites: KnownSites,
 }
 
 /// A proxy that an attempt was given.
@@ -305,17 +309,6 @@ impl Worker {
             Err(_) => {}
         }
         opened.map_err(|error| error.to_failure())
-    }
-
-    async fn check_enrolment(&self, origin: &str) -> Result<(), Failure> {
-        let policy = |code: &'static str, message: String| Failure::terminal(FailureReason::Unknown, code, message);
-        match self.queue.enrolment(origin).await.map_err(database)? {
-            None => Err(policy("policy.not_enrolled", not_enrolled(origin))),
-            Some((enrolment, now)) => enrolment.check_active(now).map_err(|problem| {
-                let code = if enrolment.removed_at.is_some() { "policy.not_enrolled" } else { "policy.expired" };
-                policy(code, problem)
-            }),
-        }
     }
 
     async fn take_proxy(&self, site: &str) -> Result<Option<GivenProxy>, Failure> {

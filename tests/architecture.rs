@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("devdb", &[]),
     ("site", &["record"]),
     ("queue", &["failure", "record", "retry", "site", "task"]),
-    ("browser", &["failure"]),
+    ("browser", &["failure", "site"]),
     ("telemetry", &["failure", "record", "task"]),
     ("automation", &["browser", "failure", "record", "site", "task", "telemetry"]),
     ("web", &["config", "failure", "queue", "record", "site", "task", "telemetry"]),

@@ -5,6 +5,8 @@
 
 #[path = "support/forms_site.rs"]
 mod forms_site;
+#[path = "support/policy.rs"]
+mod policy;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -102,7 +104,8 @@ async fn attempt(task_type: &str, url: &str, change: Attempt) -> Ended {
     let pool =
         BrowserPool::new(BrowserSettings { state_dir: state.path().join("chrome"), ..BrowserSettings::default() });
     let deadline = Instant::now() + Duration::from_secs(60);
-    let tab = pool.open(TabOptions { user_agent: None, proxy: None, deadline }).await.unwrap();
+    let policy = policy::of(&[url]);
+    let tab = pool.open(TabOptions { user_agent: None, proxy: None, policy, deadline }).await.unwrap();
     let runs = RunsDir::open(&state.path().join("runs")).unwrap();
     let start = RunStart {
         task_id: TaskId(1),

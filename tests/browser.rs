@@ -5,6 +5,8 @@
 
 #[path = "support/nasty.rs"]
 mod nasty;
+#[path = "support/policy.rs"]
+mod policy;
 
 use std::time::Duration;
 
@@ -36,7 +38,7 @@ impl Fixture {
     }
 
     async fn tab(&self) -> Tab {
-        self.pool.open(options()).await.unwrap()
+        self.pool.open(self.options()).await.unwrap()
     }
 
     /// A tab with a page that shows `html`.
@@ -46,10 +48,11 @@ impl Fixture {
         tab.goto(&url, SOON).await.unwrap();
         tab
     }
-}
 
-fn options() -> TabOptions {
-    TabOptions { user_agent: None, proxy: None, deadline: Instant::now() + Duration::from_secs(60) }
+    fn options(&self) -> TabOptions {
+        let policy = policy::of(&[&self.nasty.url("/")]);
+        TabOptions { user_agent: None, proxy: None, policy, deadline: Instant::now() + Duration::from_secs(60) }
+    }
 }
 
 async fn find(tab: &Tab, css: &str) -> ElementRef {
@@ -301,9 +304,16 @@ async fn a_body_that_never_ends_and_headers_that_never_come_are_timeouts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_page_says_what_it_is() {
     let fixture = Fixture::new().await;
-    let tab = fixture.showing("<p>start</p>").await;
     let refused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let nasty = &fixture.nasty;
+    let policy = policy::of(&[
+        &nasty.url("/"),
+        &format!("http://{refused}/"),
+        "http://no-such-host.invalid/",
+        "https://no-such-host.invalid/",
+    ]);
+    let tab = fixture.pool.open(TabOptions { policy, ..fixture.options() }).await.unwrap();
+    tab.goto(&nasty.page("start", "<p>start</p>"), SOON).await.unwrap();
     let started = Instant::now();
     let failed = tab.goto(&nasty.url("/nothing"), SOON).await;
     assert!(matches!(failed, Err(BrowserError::NoContent { .. })), "{failed:?}");
@@ -313,6 +323,7 @@ async fn what_is_no_page_says_what_it_is() {
         (format!("http://{refused}/"), "net::ERR_CONNECTION_REFUSED"),
         (nasty.url("/loop"), "net::ERR_TOO_MANY_REDIRECTS"),
         ("http://no-such-host.invalid/".to_owned(), "net::ERR_NAME_NOT_RESOLVED"),
+        ("https://no-such-host.invalid/".to_owned(), "net::ERR_NAME_NOT_RESOLVED"),
     ] {
         match tab.goto(&url, SOON).await {
             Err(BrowserError::NavigationFailed { error_text, .. }) => assert_eq!(error_text, expected),
@@ -637,7 +648,8 @@ async fn the_forms_post_is_held_until_it_is_admitted_and_its_answer_is_reported(
     let fixture = Fixture::new().await;
     for by_form in [false, true] {
         let fresh = Nasty::start().await;
-        let tab = fixture.tab().await;
+        let policy = policy::of(&[&fresh.url("/")]);
+        let tab = fixture.pool.open(TabOptions { policy, ..fixture.options() }).await.unwrap();
         tab.goto(&fresh.page("form", FORM), SOON).await.unwrap();
         let trigger = find(&tab, if by_form { "form" } else { "button" }).await;
         let gate = Gate { server: Some((fresh.clone(), "/post")), ..Gate::admitting("/post") };
@@ -937,7 +949,8 @@ async fn tabs_share_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_user_agent_is_the_one_asked_for() {
     let fixture = Fixture::new().await;
-    let tab = fixture.pool.open(TabOptions { user_agent: Some("pagehand/9".to_owned()), ..options() }).await.unwrap();
+    let tab =
+        fixture.pool.open(TabOptions { user_agent: Some("pagehand/9".to_owned()), ..fixture.options() }).await.unwrap();
     tab.goto(&fixture.nasty.page("ua", "<p>ua</p>"), SOON).await.unwrap();
     assert_eq!(fixture.nasty.seen("/page/ua")[0].user_agent, "pagehand/9");
     let seen: String = tab.call(&tab.main_frame(), "() => navigator.userAgent", &[], SOON).await.unwrap();
@@ -949,7 +962,7 @@ async fn the_user_agent_is_the_one_asked_for() {
 async fn no_call_outlives_the_tasks_deadline_but_the_picture_is_still_taken() {
     let fixture = Fixture::new().await;
     let deadline = Instant::now() + Duration::from_secs(3);
-    let tab = fixture.pool.open(TabOptions { deadline, ..options() }).await.unwrap();
+    let tab = fixture.pool.open(TabOptions { deadline, ..fixture.options() }).await.unwrap();
     tab.goto(&fixture.nasty.page("p", "<p>p</p>"), SOON).await.unwrap();
     let failed = tab.call::<()>(&tab.main_frame(), "() => new Promise(() => {})", &[], Duration::from_secs(60)).await;
     assert!(failed.is_err());
@@ -983,7 +996,7 @@ async fn an_old_browser_drains_and_its_spare_takes_over() {
     fixture.pool.shutdown().await;
     fixture.pool.shutdown().await;
     assert_eq!(std::fs::read_dir(fixture.state_dir.path()).unwrap().count(), 0);
-    let refused = fixture.pool.open(options()).await;
+    let refused = fixture.pool.open(fixture.options()).await;
     assert!(matches!(refused, Err(BrowserError::ShuttingDown)), "{refused:?}");
 }
 
@@ -1023,7 +1036,7 @@ async fn what_a_dead_owner_left_is_removed_with_its_browser() {
 async fn a_browser_that_does_not_start_says_why_and_the_pool_rests_after_five() {
     let fixture = Fixture::with(|settings| BrowserSettings { executable: Some("/bin/false".into()), ..settings }).await;
     for _ in 0..7 {
-        let failed = fixture.pool.open(options()).await;
+        let failed = fixture.pool.open(fixture.options()).await;
         assert!(matches!(failed, Err(BrowserError::LaunchFailed { .. })), "{failed:?}");
     }
     assert_eq!(fixture.pool.stats().failed_launches_in_a_row, 5);
@@ -1169,7 +1182,7 @@ async fn a_browser_that_somebody_else_runs_is_used_over_its_websocket() {
     let waiting = tab.call::<()>(&frame, "() => new Promise(() => {})", &[], Duration::from_secs(30));
     let (failed, ()) = tokio::join!(within(10, waiting), end);
     assert!(matches!(failed, Err(BrowserError::BrowserGone { .. })), "{failed:?}");
-    let refused = fixture.pool.open(options()).await;
+    let refused = fixture.pool.open(fixture.options()).await;
     assert!(matches!(refused, Err(BrowserError::ConnectFailed { .. })), "{refused:?}");
     fixture.pool.shutdown().await;
     let _ = remote.wait().await;
@@ -1179,7 +1192,8 @@ async fn a_browser_that_somebody_else_runs_is_used_over_its_websocket() {
 fn everything_can_be_used_from_any_thread() {
     fn sent<T: Send>(_: T) {}
     let pool = BrowserPool::new(BrowserSettings::default());
-    sent(pool.open(options()));
+    let policy = EgressPolicy::default();
+    sent(pool.open(TabOptions { user_agent: None, proxy: None, policy, deadline: Instant::now() }));
     sent(pool.shutdown());
     sent(pool.warm_up());
     fn all(tab: &Tab, element: &ElementRef, gate: &dyn SubmitGate) {

@@ -2,9 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "support/policy.rs"]
+mod policy;
+
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +18,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use pagehand::browser::{EgressLimits, EgressProxy, UpstreamProxy};
+use pagehand::browser::{DenialKind, EgressLimits, EgressPolicy, EgressProxy, UpstreamProxy};
 use secrecy::SecretString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -170,8 +175,15 @@ async fn tunnelled(proxy: &EgressProxy, target: SocketAddr) -> (u16, String, Tcp
     (head[9..12].parse().unwrap(), head, stream)
 }
 
-async fn carries_requests_and_tunnels(proxy: &EgressProxy) {
-    let site = site().await;
+/// The addresses may be asked.
+fn to(addresses: &[SocketAddr]) -> EgressPolicy {
+    let urls: Vec<String> = addresses.iter().map(|address| format!("http://{address}/")).collect();
+    policy::of(&urls.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+async fn carries_requests_and_tunnels(upstream: Option<UpstreamProxy>) {
+    let (site, echo) = (site().await, echo().await);
+    let proxy = &EgressProxy::start(upstream, to(&[site, echo])).unwrap();
     let mut sender = connected(proxy).await;
     // All over the same connection, and one with a body larger than any buffer.
     let requests = [("GET", "/a?b=c", 0_usize), ("GET", "/again", 0), ("POST", "/upload", 3_000_000), ("GET", "/", 0)];
@@ -191,7 +203,7 @@ async fn carries_requests_and_tunnels(proxy: &EgressProxy) {
         assert!(text.ends_with(&format!("body {length}\n")), "{text}");
         assert!(!headers.contains_key("x-of-this-hop"));
     }
-    let (status, _, mut stream) = tunnelled(proxy, echo().await).await;
+    let (status, _, mut stream) = tunnelled(proxy, echo).await;
     assert_eq!(status, 200);
     let sent: Vec<u8> = (0..200_000_u32).map(|n| n as u8).collect();
     let (mut read, mut write) = stream.split();
@@ -204,8 +216,9 @@ async fn carries_requests_and_tunnels(proxy: &EgressProxy) {
     assert_eq!(proxy.last_failure(), None);
 }
 
-async fn reports_wrong_password(proxy: &EgressProxy, password: &str) {
+async fn reports_wrong_password(upstream: UpstreamProxy, password: &str) {
     let site = site().await;
+    let proxy = &EgressProxy::start(upstream, to(&[site])).unwrap();
     let (status, _, text) = ask(&mut connected(proxy).await, Request::get(format!("http://{site}/")), vec![]).await;
     let failure = proxy.last_failure().expect("the refusal is remembered");
     assert_eq!((status, failure.code.as_ref(), failure.retryable), (StatusCode::BAD_GATEWAY, "proxy.auth", false));
@@ -221,47 +234,42 @@ async fn reports_wrong_password(proxy: &EgressProxy, password: &str) {
 #[tokio::test]
 async fn requests_and_tunnels_pass_through_an_http_proxy_with_a_password() {
     let Some(program) = tinyproxy().await else { return };
-    let proxy = EgressProxy::start(upstream("http", program.port, PASSWORD)).unwrap();
-    carries_requests_and_tunnels(&proxy).await;
+    carries_requests_and_tunnels(Some(upstream("http", program.port, PASSWORD))).await;
 }
 
 #[tokio::test]
 async fn requests_and_tunnels_pass_through_a_socks_proxy_with_a_password() {
     let Some(program) = microsocks().await else { return };
-    let proxy = EgressProxy::start(upstream("socks5", program.port, PASSWORD)).unwrap();
-    carries_requests_and_tunnels(&proxy).await;
+    carries_requests_and_tunnels(Some(upstream("socks5", program.port, PASSWORD))).await;
 }
 
 #[tokio::test]
 async fn without_an_upstream_it_connects_by_itself() {
-    let proxy = EgressProxy::start(None).unwrap();
-    carries_requests_and_tunnels(&proxy).await;
+    carries_requests_and_tunnels(None).await;
 }
 
 #[tokio::test]
 async fn a_password_that_an_http_proxy_refuses_is_a_failure_of_the_proxy_and_never_shown() {
     let Some(program) = tinyproxy().await else { return };
-    let proxy = EgressProxy::start(upstream("http", program.port, "wrong-staple-11")).unwrap();
-    reports_wrong_password(&proxy, "wrong-staple-11").await;
+    reports_wrong_password(upstream("http", program.port, "wrong-staple-11"), "wrong-staple-11").await;
 }
 
 #[tokio::test]
 async fn a_password_that_a_socks_proxy_refuses_is_a_failure_of_the_proxy_and_never_shown() {
     let Some(program) = microsocks().await else { return };
-    let proxy = EgressProxy::start(upstream("socks5", program.port, "wrong-staple-11")).unwrap();
-    reports_wrong_password(&proxy, "wrong-staple-11").await;
+    reports_wrong_password(upstream("socks5", program.port, "wrong-staple-11"), "wrong-staple-11").await;
 }
 
 #[tokio::test]
 async fn a_dead_upstream_is_a_failed_connection_of_the_proxy() {
     for scheme in ["http", "socks5"] {
-        let proxy = EgressProxy::start(upstream(scheme, free_port(), PASSWORD)).unwrap();
+        let proxy = EgressProxy::start(upstream(scheme, free_port(), PASSWORD), policy::of(&[])).unwrap();
         let (status, _, text) = ask(&mut connected(&proxy).await, Request::get("http://a.example/"), vec![]).await;
         assert_eq!(status, StatusCode::BAD_GATEWAY, "{text}");
         let failure = proxy.last_failure().unwrap();
         assert_eq!((failure.code.as_ref(), failure.retryable), ("proxy.connect", true));
         assert!(!text.contains(PASSWORD) && !format!("{failure:?}").contains(PASSWORD));
-        let (status, ..) = tunnelled(&proxy, "192.0.2.1:443".parse().unwrap()).await;
+        let (status, ..) = tunnelled(&proxy, "93.184.216.34:443".parse().unwrap()).await;
         assert_eq!(status, 502);
     }
 }
@@ -272,11 +280,13 @@ async fn an_upstream_that_says_nothing_is_slow() {
     let short = Duration::from_millis(300);
     let limits = EgressLimits { handshake: short, idle: short, ..EgressLimits::default() };
     for scheme in ["http", "socks5"] {
-        let proxy = EgressProxy::start_with(upstream(scheme, address.port(), PASSWORD), limits).unwrap();
-        let (status, ..) = tunnelled(&proxy, "192.0.2.1:443".parse().unwrap()).await;
+        let proxy =
+            EgressProxy::start_with(upstream(scheme, address.port(), PASSWORD), policy::of(&[]), limits).unwrap();
+        let (status, ..) = tunnelled(&proxy, "93.184.216.34:443".parse().unwrap()).await;
         assert_eq!(status, 504, "{scheme}");
         assert_eq!(proxy.last_failure().unwrap().code, "proxy.slow");
-        let proxy = EgressProxy::start_with(upstream(scheme, address.port(), PASSWORD), limits).unwrap();
+        let proxy =
+            EgressProxy::start_with(upstream(scheme, address.port(), PASSWORD), policy::of(&[]), limits).unwrap();
         let (status, ..) = ask(&mut connected(&proxy).await, Request::get("http://a.example/"), vec![]).await;
         assert_eq!((status, proxy.last_failure().unwrap().code.as_ref()), (StatusCode::GATEWAY_TIMEOUT, "proxy.slow"));
     }
@@ -285,8 +295,9 @@ async fn an_upstream_that_says_nothing_is_slow() {
 #[tokio::test]
 async fn a_site_that_refuses_is_no_failure_of_the_upstream() {
     let Some(program) = microsocks().await else { return };
-    let proxy = EgressProxy::start(upstream("socks5", program.port, PASSWORD)).unwrap();
-    let (status, ..) = tunnelled(&proxy, SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))).await;
+    let closed = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let proxy = EgressProxy::start(upstream("socks5", program.port, PASSWORD), to(&[closed])).unwrap();
+    let (status, ..) = tunnelled(&proxy, closed).await;
     assert_eq!((status, proxy.last_failure()), (502, None));
 }
 
@@ -294,7 +305,7 @@ async fn a_site_that_refuses_is_no_failure_of_the_upstream() {
 async fn an_idle_tunnel_is_closed_at_its_deadline() {
     let (address, _held) = mute().await;
     let limits = EgressLimits { idle: Duration::from_millis(300), ..EgressLimits::default() };
-    let proxy = EgressProxy::start_with(None, limits).unwrap();
+    let proxy = EgressProxy::start_with(None, to(&[address]), limits).unwrap();
     let (status, _, mut stream) = tunnelled(&proxy, address).await;
     assert_eq!(status, 200);
     let ended = timeout(DEADLINE, stream.read(&mut [0; 1])).await.expect("the end in time");
@@ -304,8 +315,8 @@ async fn an_idle_tunnel_is_closed_at_its_deadline() {
 #[tokio::test]
 async fn connections_beyond_the_bound_wait_until_one_ends() {
     let limits = EgressLimits { connections: 1, ..EgressLimits::default() };
-    let proxy = EgressProxy::start_with(None, limits).unwrap();
     let echo = echo().await;
+    let proxy = EgressProxy::start_with(None, to(&[echo]), limits).unwrap();
     let (_, _, held) = tunnelled(&proxy, echo).await;
     let mut second = std::pin::pin!(tunnelled(&proxy, echo));
     assert!(timeout(Duration::from_millis(300), &mut second).await.is_err(), "the second was let in");
@@ -316,9 +327,10 @@ async fn connections_beyond_the_bound_wait_until_one_ends() {
 
 #[tokio::test]
 async fn dropping_it_ends_the_tunnels_and_closes_the_port() {
-    let proxy = EgressProxy::start(None).unwrap();
+    let echo = echo().await;
+    let proxy = EgressProxy::start(None, to(&[echo])).unwrap();
     let address = proxy.address();
-    let (_, _, mut stream) = tunnelled(&proxy, echo().await).await;
+    let (_, _, mut stream) = tunnelled(&proxy, echo).await;
     drop(proxy);
     let ended = timeout(DEADLINE, stream.read(&mut [0; 1])).await.expect("the end in time");
     assert!(matches!(ended, Ok(0) | Err(_)));
@@ -333,14 +345,134 @@ async fn dropping_it_ends_the_tunnels_and_closes_the_port() {
 async fn an_address_it_cannot_use_is_refused_at_once_without_repeating_it() {
     for url in ["http://robot:secret-9@127.0.0.1:1", "ftp://127.0.0.1:1", "https://127.0.0.1:1"] {
         let upstream = UpstreamProxy { url: url.parse().unwrap(), username: None, password: None };
-        let error = EgressProxy::start(upstream).unwrap_err();
+        let error = EgressProxy::start(upstream, policy::of(&[])).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
         assert!(!error.to_string().contains("secret-9"), "{error}");
     }
-    let proxy = EgressProxy::start(None).unwrap();
+    let proxy = EgressProxy::start(None, policy::of(&[])).unwrap();
     let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
     stream.write_all(b"GET /not-for-a-proxy HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     timeout(DEADLINE, stream.read_to_string(&mut answer)).await.expect("an answer").unwrap();
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+}
+
+/// Counts connections.
+async fn canary(address: &str) -> Option<(SocketAddr, Arc<AtomicUsize>)> {
+    let listener = TcpListener::bind(address).await.ok()?;
+    let (address, hits) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counted = hits.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            drop(stream);
+        }
+    });
+    Some((address, hits))
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_private_address_gets_through() {
+    let (v4, hits_v4) = canary("0.0.0.0:0").await.unwrap();
+    let v6 = canary(&format!("[::]:{}", v4.port())).await;
+    let proxy = EgressProxy::start(None, policy::of(&["https://enrolled.example/"])).unwrap();
+    let hosts = [
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f.1",
+        "0x7f000001",
+        "017700000001",
+        "0.0.0.0",
+        "0",
+        "localhost",
+        "LOCALHOST.",
+        "[::1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::127.0.0.1]",
+        "[64:ff9b::7f00:1]",
+        "[64:ff9b:1::7f00:1]",
+        "[2002:7f00:1::]",
+        "[::ffff:0:127.0.0.1]",
+        "[2001:db8::5efe:7f00:1]",
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.0.1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "[fd00:ec2::254]",
+        "[fe80::1]",
+        "224.0.0.1",
+        "[ff02::1]",
+        "255.255.255.255",
+        "198.18.0.1",
+        "[64:ff9b::a9fe:a9fe]",
+        "[2002:a9fe:a9fe::]",
+    ];
+    for host in hosts {
+        let target = format!("{host}:{}", v4.port());
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        stream.write_all(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        timeout(DEADLINE, stream.read_exact(&mut answer)).await.expect("an answer in time").unwrap();
+        assert_eq!(&answer[9..], b"403", "{host}");
+        let (status, _, text) =
+            ask(&mut connected(&proxy).await, Request::get(format!("http://{target}/")), vec![]).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{host}");
+        assert!(!text.contains("127."), "{text}");
+    }
+    let hits = hits_v4.load(Ordering::SeqCst) + v6.map_or(0, |(_, hits)| hits.load(Ordering::SeqCst));
+    assert_eq!(hits, 0, "connections arrived");
+    let denials = proxy.denials();
+    assert!(denials.iter().all(|denial| denial.kind == DenialKind::PrivateAddress && denial.count == 2), "{denials:?}");
+    assert_eq!(denials.len(), hosts.len());
+}
+
+#[tokio::test]
+async fn an_upstream_is_not_asked_for_private_addresses_either() {
+    let (upstream_address, hits) = canary("127.0.0.1:0").await.unwrap();
+    for scheme in ["http", "socks5"] {
+        let proxy = EgressProxy::start(upstream(scheme, upstream_address.port(), PASSWORD), policy::of(&[])).unwrap();
+        for host in ["127.0.0.1", "localhost", "10.0.0.1", "metadata.google.internal", "[::ffff:10.0.0.1]"] {
+            let (status, ..) = ask(&mut connected(&proxy).await, Request::get(format!("http://{host}/")), vec![]).await;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{host}");
+        }
+        assert_eq!(proxy.last_failure(), None, "the upstream is not to blame");
+    }
+    assert_eq!(hits.load(Ordering::SeqCst), 0, "the upstream was asked");
+}
+
+#[tokio::test]
+async fn only_reading_is_forwarded_to_hosts_that_are_not_enrolled() {
+    let site = site().await;
+    let elsewhere = EgressPolicy { enrolled: Some(Arc::default()), ..to(&[site]) };
+    let proxy = EgressProxy::start(None, elsewhere).unwrap();
+    for (method, expected) in [("GET", 200), ("POST", 403), ("PUT", 403), ("DELETE", 403)] {
+        let request = Request::builder().method(method).uri(format!("http://{site}/"));
+        let (status, ..) = ask(&mut connected(&proxy).await, request, vec![]).await;
+        assert_eq!(status.as_u16(), expected, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_moves_more_than_it_may_is_cut_off() {
+    let echo = echo().await;
+    let small = EgressPolicy { max_bytes: 100_000, ..to(&[echo]) };
+    let proxy = EgressProxy::start(None, small).unwrap();
+    let (status, _, mut stream) = tunnelled(&proxy, echo).await;
+    assert_eq!(status, 200);
+    let (mut read, mut write) = stream.split();
+    let (sent, mut got) = (vec![0; 1 << 20], Vec::new());
+    let sending = async {
+        // It is cut off in the middle.
+        let _ = write.write_all(&sent).await;
+    };
+    let reading = async {
+        let _ = read.read_to_end(&mut got).await;
+    };
+    timeout(DEADLINE, async { tokio::join!(sending, reading) }).await.expect("the end in time");
+    assert!(got.len() < 100_000, "{} bytes came back", got.len());
+    assert_eq!(proxy.denials()[0].kind, DenialKind::Limit);
 }

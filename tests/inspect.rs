@@ -3,6 +3,8 @@
 
 #[path = "support/forms_site.rs"]
 mod forms_site;
+#[path = "support/policy.rs"]
+mod policy;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -81,7 +83,8 @@ fn roles(form: &Value) -> Vec<&str> {
 async fn tab(dir: &Path, url: &str) -> (BrowserPool, Tab) {
     let pool = BrowserPool::new(BrowserSettings { state_dir: dir.join("chrome"), ..BrowserSettings::default() });
     let deadline = Instant::now() + Duration::from_secs(60);
-    let tab = pool.open(TabOptions { user_agent: None, proxy: None, deadline }).await.unwrap();
+    let tab =
+        pool.open(TabOptions { user_agent: None, proxy: None, policy: policy::of(&[url]), deadline }).await.unwrap();
     tab.goto(url, Duration::from_secs(20)).await.unwrap();
     (pool, tab)
 }

@@ -2,8 +2,8 @@
 //!
 //! Chrome can't authenticate to a SOCKS5 proxy, and whatever credentials it is given end up in its process and
 //! protocol. So it gets an address on loopback without any, and this module speaks to the real proxy: HTTP or SOCKS5,
-//! with user name and password. Without an upstream it connects to the sites itself, asking `State::allowed` about
-//! each address.
+//! with user name and password. Without an upstream it connects to the sites itself: a name is resolved once, and the very
+//! address that was looked at is dialled. Where traffic may go is [`policy`]'s to say; bytes are counted and bounded.
 //!
 //! How it can go wrong: the upstream is dead, slow, or refuses the password. Chrome then gets a 502 or 504 with a
 //! short body, of which it shows a `net::ERR_TUNNEL_CONNECTION_FAILED` or a page; what it really was stays in
@@ -34,9 +34,15 @@ use crate::failure::Failure;
 
 mod dial;
 mod metered;
+mod policy;
 
 use dial::{DialError, Target};
 use metered::Metered;
+pub(super) use policy::{Asked, Guard};
+pub use policy::{Denial, DenialKind, EgressPolicy, ThirdParties};
+
+/// On answers that are ours and not the site's: a secret of the tab's, and what Chrome would have said.
+const OWN_ANSWER: HeaderName = HeaderName::from_static("pagehand-egress");
 
 /// A proxy that belongs to somebody else, through which a task's traffic is to go.
 #[derive(Debug, Clone)]
@@ -93,8 +99,8 @@ impl EgressProxy {
     /// # Errors
     ///
     /// No port is to be had, or the upstream's address is not one of the two forms.
-    pub fn start(upstream: impl Into<Option<UpstreamProxy>>) -> io::Result<EgressProxy> {
-        Self::start_with(upstream, EgressLimits::default())
+    pub fn start(upstream: impl Into<Option<UpstreamProxy>>, policy: EgressPolicy) -> io::Result<EgressProxy> {
+        Self::start_with(upstream, policy, EgressLimits::default())
     }
 
     /// As [`EgressProxy::start`], with other limits.
@@ -102,8 +108,20 @@ impl EgressProxy {
     /// # Errors
     ///
     /// As [`EgressProxy::start`].
-    pub fn start_with(upstream: impl Into<Option<UpstreamProxy>>, limits: EgressLimits) -> io::Result<EgressProxy> {
-        let route = dial::Route::new(upstream.into())?;
+    pub fn start_with(
+        upstream: impl Into<Option<UpstreamProxy>>,
+        policy: EgressPolicy,
+        limits: EgressLimits,
+    ) -> io::Result<EgressProxy> {
+        Self::guarded(upstream.into(), Guard::new(policy), limits)
+    }
+
+    pub(super) fn guarded(
+        upstream: Option<UpstreamProxy>,
+        guard: Arc<Guard>,
+        limits: EgressLimits,
+    ) -> io::Result<EgressProxy> {
+        let route = dial::Route::new(upstream)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -111,6 +129,7 @@ impl EgressProxy {
         let stop = CancellationToken::new();
         let state = Arc::new(State {
             route,
+            guard,
             limits,
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
@@ -132,6 +151,11 @@ impl EgressProxy {
         self.state.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What was kept from going out, the first 64 kinds and targets of it.
+    pub fn denials(&self) -> Vec<Denial> {
+        self.state.guard.denials()
+    }
+
     /// Bytes sent out and received, as they passed to and from the upstream or the sites.
     pub fn bytes(&self) -> (u64, u64) {
         (self.state.up.load(Ordering::Relaxed), self.state.down.load(Ordering::Relaxed))
@@ -141,6 +165,7 @@ impl EgressProxy {
 /// What the connections of one proxy share.
 struct State {
     route: dial::Route,
+    guard: Arc<Guard>,
     limits: EgressLimits,
     up: AtomicU64,
     down: AtomicU64,
@@ -149,9 +174,18 @@ struct State {
 }
 
 impl State {
-    /// Whether this machine may connect to `_address`. The place for a policy on private addresses; there is none yet.
-    fn allowed(&self, _address: SocketAddr) -> bool {
-        true
+    /// Counts what has moved.
+    ///
+    /// # Errors
+    /// It was more than may.
+    fn moved(&self, up: usize, down: usize) -> io::Result<()> {
+        let up = self.up.fetch_add(up as u64, Ordering::Relaxed) + up as u64;
+        let down = self.down.fetch_add(down as u64, Ordering::Relaxed) + down as u64;
+        if up + down > self.guard.max_bytes() {
+            self.guard.note(DenialKind::Limit, "all hosts");
+            return Err(io::Error::other("more bytes than a task may move"));
+        }
+        Ok(())
     }
 
     fn note(&self, error: &DialError) {
@@ -205,6 +239,7 @@ async fn accept(listener: tokio::net::TcpListener, state: Arc<State>) {
 }
 
 async fn serve(state: &Arc<State>, kept: &Kept, slot: Slot, request: Request<Incoming>) -> Response<Body> {
+    let target = Target::of_authority(request.uri()).ok();
     let answer = if request.method() == Method::CONNECT {
         tunnel(state, slot, request).await
     } else {
@@ -212,19 +247,28 @@ async fn serve(state: &Arc<State>, kept: &Kept, slot: Slot, request: Request<Inc
     };
     answer.unwrap_or_else(|error| {
         state.note(&error);
+        if let Some(target) = target {
+            state.guard.note_unreached(target.name(), error.net_error());
+        }
         let status = match error {
             DialError::BadRequest(_) => StatusCode::BAD_REQUEST,
-            DialError::Forbidden(_) => StatusCode::FORBIDDEN,
+            DialError::Forbidden => StatusCode::FORBIDDEN,
             DialError::Timeout(_) | DialError::Slow(_) => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::BAD_GATEWAY,
         };
-        say(status, format!("{error}\n"))
+        let mut answer = say(status, format!("{error}\n"));
+        if let Ok(mark) = HeaderValue::from_str(&state.guard.mark(error.net_error())) {
+            answer.headers_mut().insert(OWN_ANSWER, mark);
+        }
+        answer
     })
 }
 
 /// CONNECT: bytes to and fro, whatever they are.
 async fn tunnel(state: &Arc<State>, slot: Slot, request: Request<Incoming>) -> Result<Response<Body>, DialError> {
     let target = Target::of_authority(request.uri())?;
+    // What goes through it can't be seen; Chrome's interception has looked at it.
+    dial::admit(state, &target, true).await?;
     let mut outward = dial::tunnel(state, &target).await?;
     let state = Arc::clone(state);
     tokio::spawn(async move {
@@ -247,6 +291,7 @@ async fn forward(state: &Arc<State>, kept: &Kept, mut request: Request<Incoming>
         return Err(DialError::BadRequest("this is a proxy: ask it for an http:// address or CONNECT"));
     }
     let target = Target::of_authority(request.uri())?;
+    dial::admit(state, &target, matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)).await?;
     remove_hop_by_hop(request.headers_mut());
     let authority = request.uri().authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
     let host = authority.rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
@@ -291,7 +336,14 @@ async fn exchange(
         return Ok(response);
     }
     let stream = dial::for_http(state, target).await?;
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    // As lenient with sites as Chrome is.
+    let handshake = hyper::client::conn::http1::Builder::new()
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .ignore_invalid_headers_in_responses(true)
+        .http09_responses(true)
+        .handshake(TokioIo::new(stream))
+        .await;
     let (mut sender, connection) = handshake.map_err(|error| dial::of_exchange(&error))?;
     let stop = state.stop.clone();
     tokio::spawn(async move {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::egress::Denial;
 use super::types::{ActionCheck, CoveringElement};
 use crate::failure::{Failure, FailureReason, mapper};
 
@@ -97,6 +98,9 @@ pub enum BrowserError {
         /// The address.
         url: String,
     },
+    /// The policy keeps the page, or what it would submit, from going there.
+    #[error("{0}")]
+    Denied(Denial),
     /// The address is a file to be saved.
     #[error("{url} is a download, not a page")]
     Download {
@@ -215,6 +219,7 @@ impl BrowserError {
                 Failure { message, ..mapped }
             }
             Self::UrlDenied { .. } => Failure::terminal(R::Unknown, "policy.url_denied", message),
+            Self::Denied(denial) => Failure::terminal(R::Unknown, denial.kind.code(), message),
             Self::Download { .. } => Failure::terminal(R::Unknown, "nav.download", message),
             Self::NoContent { .. } => Failure::terminal(R::Unknown, "nav.no_content", message),
             Self::DialogLoop { .. } => Failure::terminal(R::PopupBlocking, "dialog.loop", message),

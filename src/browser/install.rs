@@ -127,8 +127,9 @@ pub(super) fn flags(installed: &Installed, settings: &BrowserSettings, profile: 
         "--password-store=basic",
         // No way around a proxy.
         "--disable-quic",
-        "--force-webrtc-ip-handling-policy",
-        "--webrtc-ip-handling-policy=disable_non_proxied_udp",
+        "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+        // Names are the proxy's to resolve: not even a hint of a page's to look one up ahead leaves the machine.
+        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
         // Tabs beside each other are all equally awake.
         "--disable-background-timer-throttling",
         "--disable-backgrounding-occluded-windows",

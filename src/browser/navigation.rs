@@ -21,6 +21,9 @@ const LOAD_GRACE: Duration = Duration::from_secs(10);
 /// Going to another part of the same document takes no longer.
 const WITHIN_DOCUMENT: Duration = Duration::from_millis(250);
 
+/// Chrome's word for a CONNECT that the proxy refused.
+const NO_TUNNEL: &str = "net::ERR_TUNNEL_CONNECTION_FAILED";
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Navigated {
@@ -48,7 +51,10 @@ impl Tab {
         let started = Instant::now();
         let timeout = || BrowserError::NavigationTimeout { url: url.to_owned(), after: started.elapsed() };
         let page = self.page()?;
-        self.state.with(|inner| inner.leaving = Some(started));
+        self.state.with(|inner| {
+            inner.leaving = Some(started);
+            inner.kept_from = None;
+        });
         let going = self.unless_faulty(page.call::<_, Navigated>(&NavigateParams::new(url), deadline)).await;
         let navigated = match going {
             Ok(navigated) => navigated,
@@ -92,8 +98,15 @@ impl Tab {
         if ready.await?.is_none() {
             return Ok(None);
         }
-        if let Some(failed) = self.state.with(|inner| inner.error_page()) {
-            return Err(failed);
+        let (failed, url) = self.state.with(|inner| {
+            let url = inner.main_frame().map(|frame| frame.unreachable.clone().unwrap_or_else(|| frame.url.clone()));
+            (inner.error_page(), url)
+        });
+        if let Some(denial) = url.and_then(|url| self.state.guard.denied_connection(&url)) {
+            return Err(BrowserError::Denied(denial));
+        }
+        if let Some(failed) = failed {
+            return Err(self.behind_the_tunnel(failed));
         }
         let patience = deadline.min(Instant::now() + LOAD_GRACE);
         let loaded = self.state.until(patience, |inner| {
@@ -107,6 +120,10 @@ impl Tab {
     }
 
     fn not_loaded(&self, url: &str, loader: Option<&str>, error_text: String) -> BrowserError {
+        let kept_from = self.state.with(|inner| inner.kept_from.clone());
+        if let Some(denial) = kept_from.or_else(|| self.state.guard.denied_connection(url)) {
+            return BrowserError::Denied(denial);
+        }
         let url = url.to_owned();
         if error_text == "net::ERR_ABORTED" {
             let document = self
@@ -119,7 +136,24 @@ impl Tab {
                 _ => {}
             }
         }
-        BrowserError::NavigationFailed { url, error_text }
+        self.behind_the_tunnel(BrowserError::NavigationFailed { url, error_text })
+    }
+
+    /// Chrome knows only that the proxy gave it no tunnel; the proxy knows why.
+    fn behind_the_tunnel(&self, failed: BrowserError) -> BrowserError {
+        match failed {
+            BrowserError::NavigationFailed { url, error_text } => {
+                let error_text = self.why_unreached(&url, error_text);
+                BrowserError::NavigationFailed { url, error_text }
+            }
+            other => other,
+        }
+    }
+
+    /// What stands behind an error of Chrome's at `url`.
+    pub(super) fn why_unreached(&self, url: &str, error_text: String) -> String {
+        let why = (error_text == NO_TUNNEL).then(|| self.state.guard.why_unreached(url)).flatten();
+        why.map_or(error_text, str::to_owned)
     }
 }
 
@@ -127,8 +161,12 @@ impl Inner {
     /// The failure that Chrome's own page in the main frame stands for, if it is such a page.
     fn error_page(&self) -> Option<BrowserError> {
         let frame = self.main_frame()?;
+        let document = self.documents.get(&frame.loader);
+        if let Some(error_text) = document.and_then(|document| document.unreached.clone()) {
+            return Some(BrowserError::NavigationFailed { url: frame.url.clone(), error_text });
+        }
         let url = frame.unreachable.clone()?;
-        let error = self.documents.get(&frame.loader).and_then(|document| document.error.clone());
+        let error = document.and_then(|document| document.error.clone());
         Some(BrowserError::NavigationFailed { url, error_text: error.unwrap_or_else(|| "net::ERR_FAILED".to_owned()) })
     }
 

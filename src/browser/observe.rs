@@ -3,10 +3,12 @@
 use tokio::time::Instant;
 
 use super::chrome::Attached;
+use super::egress::Asked;
 use super::error::BrowserError;
 use super::events::*;
 use super::router::{Events, Session, lock};
 use super::state::{Inner, TabState, World};
+use super::submit::Intercepted;
 use super::types::TroubleKind;
 use super::{json, setup, submit};
 
@@ -27,6 +29,20 @@ impl TabState {
                 inner.active = Instant::now();
                 let Ok(received) = json::lenient::<ResponseReceived>(params) else { return };
                 let answer = &received.response;
+                if let Some(error) = self.guard.own_answer(answer.header("pagehand-egress")) {
+                    inner.counters.failed_requests += 1;
+                    if received.r#type == "Document" {
+                        inner.document(&received.request_id).unreached = Some(error.to_owned());
+                    }
+                    if let Some(course) = inner.watched.get_mut(&received.request_id)
+                        && course.status.is_none()
+                    {
+                        course.error = Some(error.to_owned());
+                        course.finished = true;
+                    }
+                    self.note(inner, TroubleKind::RequestFailed, &answer.url, None, error);
+                    return;
+                }
                 if received.r#type == "Document" {
                     let document = inner.document(&received.request_id);
                     document.status = answer.status();
@@ -66,6 +82,34 @@ impl TabState {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A document, a script's request or a beacon is about to leave.
+    fn paused(&self, session: &Session, paused: Paused) {
+        let mut inner = lock(&self.inner);
+        let main_document = paused.resource_type == "Document" && paused.frame_id == inner.main;
+        let (method, url) = (&paused.request.method, &paused.request.url);
+        let denied = self.guard.judge(Asked { method, url, main_document }).err();
+        if let Some(denial) = &denied {
+            self.note(&mut inner, TroubleKind::RequestFailed, url, None, &denial.to_string());
+            if main_document {
+                // It stays where it is.
+                inner.kept_from = Some(denial.clone());
+                inner.leaving = None;
+            }
+        }
+        let request = Intercepted { session: session.clone(), paused, denied };
+        let unwatched = match &inner.intercept {
+            Some(queue) => queue.send(request).err().map(|error| error.0),
+            None => Some(request),
+        };
+        if let Some(Intercepted { paused, denied, .. }) = unwatched {
+            if denied.is_some() {
+                submit::refuse(session, &paused.request_id);
+            } else if submit::after_submission(session, &paused, inner.spent.as_ref()) {
+                inner.counters.refused_repeats += 1;
+            }
         }
     }
 
@@ -117,6 +161,15 @@ impl TabState {
                 inner.active = Instant::now();
                 if event.frame_id == inner.main {
                     inner.leaving = Some(Instant::now());
+                }
+            }
+            "Page.frameStoppedLoading" if inner.kept_from.is_some() => {
+                let Ok(event) = serde_json::from_str::<OfFrame>(params) else { return };
+                // Chrome gives no load event to a page that was about to leave, and stays.
+                let loader = inner.main_frame().map(|frame| frame.loader.clone());
+                if let Some(loader) = loader.filter(|_| event.frame_id == inner.main) {
+                    let document = inner.document(&loader);
+                    (document.ready, document.loaded) = (document.committed, document.committed);
                 }
             }
             "Page.fileChooserOpened" => inner.counters.file_choosers += 1,
@@ -183,23 +236,13 @@ impl Events for TabState {
             }
             (_, "Fetch.requestPaused") => {
                 let Ok(paused) = json::lenient::<Paused>(params) else {
-                    // Unreadable, but it must be answered.
+                    // Unreadable, so nobody can say that it may go; but it must be answered.
                     if let Ok(id) = json::lenient::<PausedId>(params) {
-                        submit::let_go(session, &id.request_id);
+                        submit::refuse(session, &id.request_id);
                     }
                     return;
                 };
-                let mut inner = lock(&self.inner);
-                let unwatched = match &inner.intercept {
-                    Some(queue) => queue.send((session.clone(), paused)).err().map(|error| error.0.1),
-                    None => Some(paused),
-                };
-                if let Some(paused) = unwatched
-                    && submit::after_submission(session, &paused, inner.spent.as_ref())
-                {
-                    inner.counters.refused_repeats += 1;
-                }
-                return;
+                self.paused(session, paused);
             }
             ("Network", _) => self.network(&mut lock(&self.inner), session, method, params),
             ("Page", _) => self.page(&mut lock(&self.inner), session, method, params),
@@ -211,7 +254,6 @@ impl Events for TabState {
 
     fn ended(&self, session: &Session, cause: &BrowserError) {
         let mut inner = lock(&self.inner);
-        inner.sessions.retain(|one| one.id() != session.id());
         if inner.page.as_ref().is_some_and(|page| page.id() == session.id()) {
             inner.fault.get_or_insert_with(|| cause.clone());
         } else {

@@ -12,6 +12,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
 use super::chrome::Browser;
+use super::egress::EgressPolicy;
 use super::error::BrowserError;
 use super::install;
 use super::process;
@@ -103,7 +104,7 @@ impl BrowserPool {
     pub async fn check_sandbox(&self) -> Result<SandboxReport, BrowserError> {
         let browser = self.browser().await?;
         let deadline = Instant::now() + Duration::from_secs(10);
-        let options = TabOptions { user_agent: None, proxy: None, deadline };
+        let options = TabOptions { user_agent: None, proxy: None, policy: EgressPolicy::default(), deadline };
         let tab = Tab::open(&browser, options, self.shared.settings.viewport).await?;
         let report = browser.processes().into_iter().find_map(process::sandbox_of);
         tab.close().await;

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::events::{FrameTree, FrameTreeAnswer};
 use super::router::{Reply, Session};
 use super::state::TabState;
+use super::submit;
 
 /// The name of our isolated world.
 pub(super) const WORLD: &str = "pagehand";
@@ -87,6 +88,8 @@ impl Sent<'_> {
 fn common(sent: &mut Sent<'_>, user_agent: Option<&str>) {
     // First of all: without it nobody could answer a dialog.
     sent.send(&PageEnable::default());
+    // Nothing that a frame asks for leaves unseen: see `egress` for where it may go, `submit` for what is held.
+    sent.send(&submit::patterns());
     sent.send(&SetLifecycleEventsEnabledParams::new(true));
     sent.send(&NetworkEnable {
         max_total_buffer_size: Some(8 << 20),

@@ -48,7 +48,6 @@ impl TabState {
         let setting_up = setup::page(&session, self.user_agent.as_deref());
         inner.main = id.clone();
         inner.page = Some(session.clone());
-        inner.sessions.push(session.clone());
         inner.setting_up = setting_up;
         let url = attached.target_info.url.clone();
         inner.frames.insert(
@@ -108,17 +107,12 @@ impl TabState {
         let child = session.router().attach(&attached.session_id, events);
         setup::frame(&child, self.user_agent.as_deref(), self.me.clone());
         let mut inner = lock(&self.inner);
-        inner.sessions.push(child.clone());
         let id = attached.target_info.target_id.clone();
         let frame = inner.frame(&id, &child);
         frame.session = child;
         frame.world = None;
         frame.url.clone_from(&attached.target_info.url);
         frame.loader.clear();
-        if inner.intercept.is_some() {
-            // A frame that moves to another process in the middle of a submission is watched as well.
-            submit::watch_session(&inner.frames[&id].session);
-        }
     }
 }
 

@@ -11,10 +11,12 @@ use serde::de::IgnoredAny;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::egress::{Denial, Guard};
 use super::error::BrowserError;
-use super::events::{NavigatedFrame, NetworkResponse, Paused};
+use super::events::{NavigatedFrame, NetworkResponse};
 use super::router::{Reply, Session, lock};
 use super::standing::Windows;
+use super::submit::Intercepted;
 use super::types::{NetworkTrouble, TabCounters, TroubleKind};
 use crate::failure::mapper;
 
@@ -31,6 +33,8 @@ pub(super) struct TabState {
     pub(super) windows: Arc<Windows>,
     opened: Instant,
     pub(super) user_agent: Option<String>,
+    /// What may leave.
+    pub(super) guard: Arc<Guard>,
 }
 
 /// What is under the lock.
@@ -48,7 +52,9 @@ pub(super) struct Inner {
     /// Requests whose course somebody wants to know, by id.
     pub(super) watched: HashMap<String, Course>,
     /// Where intercepted requests go while a submission is under way.
-    pub(super) intercept: Option<mpsc::UnboundedSender<(Session, Paused)>>,
+    pub(super) intercept: Option<mpsc::UnboundedSender<Intercepted>>,
+    /// Where the main frame was kept from going, since it was last sent somewhere.
+    pub(super) kept_from: Option<Denial>,
     /// Method and address of the request that submitted: not to be sent once more.
     pub(super) spent: Option<(String, String)>,
     /// What has been counted.
@@ -59,7 +65,6 @@ pub(super) struct Inner {
     pub(super) active: Instant,
     /// When the main frame was last asked to go somewhere.
     pub(super) leaving: Option<Instant>,
-    pub(super) sessions: Vec<Session>,
     remembered: VecDeque<String>,
     trouble: VecDeque<NetworkTrouble>,
     next_frame: u64,
@@ -96,6 +101,8 @@ pub(super) struct Document {
     pub(super) retry_after: Option<String>,
     pub(super) mime_type: Option<String>,
     pub(super) error: Option<String>,
+    /// `net::ERR_…`, where what is shown is our proxy's word that the site can't be reached.
+    pub(super) unreached: Option<String>,
     pub(super) committed: bool,
     pub(super) ready: bool,
     pub(super) loaded: bool,
@@ -115,7 +122,7 @@ pub(super) struct Course {
 
 impl TabState {
     /// A tab that no page is attached to yet.
-    pub(super) fn new(user_agent: Option<String>) -> Arc<TabState> {
+    pub(super) fn new(user_agent: Option<String>, guard: Arc<Guard>) -> Arc<TabState> {
         Arc::new_cyclic(|me| TabState {
             inner: Mutex::new(Inner {
                 page: None,
@@ -125,12 +132,12 @@ impl TabState {
                 documents: HashMap::new(),
                 watched: HashMap::new(),
                 intercept: None,
+                kept_from: None,
                 spent: None,
                 counters: TabCounters::default(),
                 fault: None,
                 active: Instant::now(),
                 leaving: None,
-                sessions: Vec::new(),
                 remembered: VecDeque::new(),
                 trouble: VecDeque::new(),
                 next_frame: 0,
@@ -140,6 +147,7 @@ impl TabState {
             windows: Arc::default(),
             opened: Instant::now(),
             user_agent,
+            guard,
         })
     }
 
@@ -185,11 +193,6 @@ impl TabState {
                 return BrowserError::TargetGone { why: "the tab is closed".to_owned() };
             }
         }
-    }
-
-    /// All sessions of the tab: the page's and those of its frames in other processes.
-    pub(super) fn sessions(&self) -> Vec<Session> {
-        lock(&self.inner).sessions.clone()
     }
 
     /// The latest troubles, oldest first.

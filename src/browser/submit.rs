@@ -1,10 +1,10 @@
 //! Submitting: the one request that can't be taken back is held at the moment it would leave.
 //!
-//! While a submission is under way Chrome pauses every document request, XHR, fetch and beacon of every frame. What can't
-//! be the submission goes on at once; the rest is shown to the [`SubmitGate`]. The one it holds is let go when, and only
-//! when, [`SubmitGate::admit`] says so; a second one that matches is refused. Whatever ends the call — an error, its
-//! limit, its being dropped — fails what is still held *before* interception is turned off: Chrome lets paused requests
-//! go when nobody intercepts them any more. After an admitted submission the tab goes on refusing the same request
+//! Chrome pauses every document request, XHR, fetch and beacon of every frame for as long as a tab lives, because the
+//! policy on where traffic may go looks at them. While a submission is under way, what can't be the submission goes on at
+//! once; the rest is shown to the [`SubmitGate`]. The one it holds is let go when, and only when, [`SubmitGate::admit`]
+//! says so; a second one that matches is refused, and so is one that would go where the policy forbids. Whatever ends the
+//! call — an error, its limit, its being dropped — fails what is still held. After an admitted submission the tab goes on refusing the same request
 //! (a script that tries again, a double click) until it is closed or submits again.
 
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chromiumoxide::cdp::browser_protocol::fetch::{
-    ContinueRequestParams, DisableParams, EnableParams, FailRequestParams, RequestPattern,
+    ContinueRequestParams, EnableParams, FailRequestParams, RequestPattern,
 };
 use chromiumoxide::cdp::browser_protocol::network::{ErrorReason, GetResponseBodyParams, ResourceType};
 use futures::future::{BoxFuture, OptionFuture};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::egress::{Denial, DenialKind};
 use super::error::BrowserError;
 use super::events::Paused;
-use super::router::{Reply, Session};
+use super::router::Session;
 use super::state::{Course, Inner};
 use super::tab::Tab;
 use super::types::{ElementRef, Exchange, FrameId, HeldRequest, Judgement, SubmitGate, SubmitReport};
@@ -49,15 +49,23 @@ pub(super) fn refuse(session: &Session, request: &str) {
     session.tell(&FailRequestParams::new(request.to_owned(), ErrorReason::Aborted));
 }
 
-fn patterns() -> EnableParams {
+/// A request that Chrome holds while a submission is under way.
+pub(super) struct Intercepted {
+    pub(super) session: Session,
+    pub(super) paused: Paused,
+    /// The policy forbids it.
+    pub(super) denied: Option<Denial>,
+}
+
+fn answer(session: &Session, paused: &Paused, may_go: bool) {
+    if may_go { let_go(session, &paused.request_id) } else { refuse(session, &paused.request_id) }
+}
+
+/// What is paused.
+pub(super) fn patterns() -> EnableParams {
     let kinds = [ResourceType::Document, ResourceType::Xhr, ResourceType::Fetch, ResourceType::Ping];
     let pattern = |kind| RequestPattern { resource_type: Some(kind), ..RequestPattern::default() };
     EnableParams { patterns: Some(kinds.map(pattern).to_vec()), handle_auth_requests: None }
-}
-
-/// Has the requests of one more session paused.
-pub(super) fn watch_session(session: &Session) {
-    session.tell(&patterns());
 }
 
 /// What to do with a request that is paused while no submission is under way: only the same again is refused.
@@ -84,9 +92,8 @@ struct Body {
 struct Watch<'a> {
     tab: &'a Tab,
     gate: &'a dyn SubmitGate,
-    queue: mpsc::UnboundedReceiver<(Session, Paused)>,
+    queue: mpsc::UnboundedReceiver<Intercepted>,
     held: Option<(Session, String)>,
-    admitted: bool,
 }
 
 /// A request that was shown to the gate, to be followed.
@@ -97,25 +104,20 @@ struct Followed {
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        // In this order: nothing held may go, what came meanwhile is judged, and only then may the rest pass.
+        // In this order: nothing held may go, what came meanwhile is judged, and only then is the rest looked at alone.
         if let Some((session, request)) = self.held.take() {
             refuse(&session, &request);
         }
         self.queue.close();
-        while let Ok((session, paused)) = self.queue.try_recv() {
+        while let Ok(Intercepted { session, paused, denied }) = self.queue.try_recv() {
             let held = may_submit(&paused) && self.gate.judge(&described(&paused)) != Judgement::Pass;
-            if held {
+            if held || denied.is_some() {
                 refuse(&session, &paused.request_id);
             } else {
                 let_go(&session, &paused.request_id);
             }
         }
         self.tab.state.with(|inner| inner.intercept = None);
-        if !self.admitted {
-            for session in self.tab.state.sessions() {
-                session.tell(&DisableParams::default());
-            }
-        }
     }
 }
 
@@ -145,9 +147,9 @@ impl Tab {
         deadline: Instant,
     ) -> Result<SubmitReport, BrowserError> {
         let mut report = SubmitReport::default();
-        let (mut watch, enabled) = self.watch(gate);
+        let mut watch = self.watch(gate);
         let before = self.state.with(|inner| inner.main_frame().map(|frame| frame.loader.clone())).unwrap_or_default();
-        let mut trigger = OptionFuture::from(Some(Box::pin(self.set_off(trigger, enabled, deadline))));
+        let mut trigger = OptionFuture::from(Some(Box::pin(self.set_off(trigger, deadline))));
         let mut admit: OptionFuture<BoxFuture<'_, Result<(), String>>> = None.into();
         let mut asked: Option<Followed> = None;
         let mut admitted: Option<Followed> = None;
@@ -162,12 +164,21 @@ impl Tab {
             let mut ends = std::pin::pin!(OptionFuture::from(ends));
             tokio::select! {
                 biased;
-                Some((session, paused)) = watch.queue.recv() => {
+                Some(Intercepted { session, paused, denied }) = watch.queue.recv() => {
                     if !may_submit(&paused) {
-                        let_go(&session, &paused.request_id);
+                        answer(&session, &paused, denied.is_none());
                         continue;
                     }
                     let request = Arc::new(described(&paused));
+                    if let Some(denial) = denied {
+                        refuse(&session, &paused.request_id);
+                        if gate.judge(&request) == Judgement::Hold {
+                            let kind = DenialKind::NotEnrolled;
+                            let kind = if denial.kind == DenialKind::ThirdPartyWrite { kind } else { denial.kind };
+                            return Err(BrowserError::Denied(Denial { kind, ..denial }));
+                        }
+                        continue;
+                    }
                     let taken = asked.is_some() || admitted.is_some();
                     match gate.judge(&request) {
                         Judgement::Pass => {
@@ -195,7 +206,6 @@ impl Tab {
                     match verdict {
                         Ok(()) => {
                             let_go(&session, &request);
-                            watch.admitted = true;
                             admitted = asked.take();
                         }
                         Err(why) => {
@@ -250,6 +260,7 @@ impl Tab {
                 None => {}
             }
             match self.moved_on(&before, deadline).await {
+                Ok(None) => report.landing_error = self.kept_from(),
                 Ok(landed) => report.landed = landed,
                 Err(BrowserError::NavigationFailed { error_text, .. }) => report.landing_error = Some(error_text),
                 Err(error) => report.landing_error = Some(error.to_string()),
@@ -271,34 +282,26 @@ impl Tab {
         Ok(report)
     }
 
-    /// Starts interception; it is in force when all the answers are there.
-    fn watch<'a>(&'a self, gate: &'a dyn SubmitGate) -> (Watch<'a>, Vec<Reply<IgnoredAny>>) {
+    /// From now on what is paused comes to us.
+    fn watch<'a>(&'a self, gate: &'a dyn SubmitGate) -> Watch<'a> {
         let (sender, queue) = mpsc::unbounded_channel();
         self.state.with(|inner| {
             inner.intercept = Some(sender);
             inner.spent = None;
+            inner.kept_from = None;
             inner.watched.clear();
         });
-        let watch = Watch { tab: self, gate, queue, held: None, admitted: false };
-        let enabled = self.state.sessions().iter().map(|session| session.send(&patterns()).of()).collect();
-        (watch, enabled)
+        Watch { tab: self, gate, queue, held: None }
+    }
+
+    /// Where the main frame was kept from going, in words.
+    fn kept_from(&self) -> Option<String> {
+        self.state.with(|inner| inner.kept_from.as_ref().map(ToString::to_string))
     }
 
     /// Clicks the button, or has the form submit itself.
-    async fn set_off(
-        &self,
-        trigger: &ElementRef,
-        enabled: Vec<Reply<IgnoredAny>>,
-        deadline: Instant,
-    ) -> Result<(), BrowserError> {
+    async fn set_off(&self, trigger: &ElementRef, deadline: Instant) -> Result<(), BrowserError> {
         let aim = self.aim(trigger, true, deadline).await?;
-        for reply in enabled {
-            match reply.until(deadline).await {
-                // A frame that has just gone needs no watching.
-                Ok(_) | Err(BrowserError::TargetGone { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
         if !aim.form {
             return match self.press(trigger, aim, deadline).await {
                 Err(BrowserError::NotActionable { .. }) => self.click_until(trigger, deadline).await,
@@ -328,7 +331,7 @@ impl Tab {
             status: course.status,
             retry_after: course.retry_after(),
             location: course.location,
-            error: course.error,
+            error: course.error.map(|error| self.why_unreached(&followed.request.url, error)),
             body_excerpt: None,
         };
         if matches!(exchange.resource_type.as_str(), "XHR" | "Fetch")
@@ -364,8 +367,10 @@ impl Tab {
 impl Watch<'_> {
     /// Answers what is paused after the submission was decided; never ends.
     async fn pass_on(&mut self, refused: &mut u32) {
-        while let Some((session, paused)) = self.queue.recv().await {
-            if may_submit(&paused) && self.gate.judge(&described(&paused)) != Judgement::Pass {
+        while let Some(Intercepted { session, paused, denied }) = self.queue.recv().await {
+            if denied.is_some() {
+                refuse(&session, &paused.request_id);
+            } else if may_submit(&paused) && self.gate.judge(&described(&paused)) != Judgement::Pass {
                 refuse(&session, &paused.request_id);
                 *refused += 1;
             } else {

@@ -18,7 +18,7 @@ use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use super::chrome::Browser;
-use super::egress::EgressProxy;
+use super::egress::{Denial, EgressLimits, EgressProxy, Guard};
 use super::error::BrowserError;
 use super::state::TabState;
 use super::types::{FrameId, NetworkTrouble, TabCounters, TabOptions};
@@ -35,7 +35,7 @@ pub struct Tab {
     pub(super) deadline: Instant,
     pub(super) main: FrameId,
     context: Context,
-    proxy: Option<EgressProxy>,
+    proxy: EgressProxy,
 }
 
 /// A browsing context; disposed of when dropped.
@@ -64,29 +64,21 @@ impl Tab {
         viewport: (u32, u32),
     ) -> Result<Tab, BrowserError> {
         let deadline = options.deadline.min(Instant::now() + OPEN_LIMIT);
-        let proxy = match options.proxy {
-            Some(upstream) => Some(EgressProxy::start(upstream).map_err(|error| {
-                let message = format!("the way out to the proxy can't be opened: {error}");
-                BrowserError::Proxy(Failure::retryable(
-                    crate::failure::FailureReason::Unknown,
-                    "proxy.connect",
-                    message,
-                ))
-            })?),
-            None => None,
-        };
+        let guard = Guard::new(options.policy);
+        let proxy = EgressProxy::guarded(options.proxy, guard.clone(), EgressLimits::default()).map_err(|error| {
+            let message = format!("the way out can't be opened: {error}");
+            BrowserError::Proxy(Failure::retryable(crate::failure::FailureReason::Unknown, "proxy.connect", message))
+        })?;
         let root = browser.router.root();
         let mut create =
             CreateBrowserContextParams { dispose_on_detach: Some(true), ..CreateBrowserContextParams::default() };
-        if let Some(proxy) = &proxy {
-            create.proxy_server = Some(format!("http://{}", proxy.address()));
-            // Otherwise what is on this machine would be reached directly.
-            create.proxy_bypass_list = Some("<-loopback>".to_owned());
-        }
+        create.proxy_server = Some(format!("http://{}", proxy.address()));
+        // Otherwise what is on this machine would be reached directly.
+        create.proxy_bypass_list = Some("<-loopback>".to_owned());
         let created: NewContext = root.call(&create, deadline).await?;
         browser.open_tabs.fetch_add(1, Ordering::Relaxed);
         let context = Context { browser: browser.clone(), id: created.browser_context_id, open: true };
-        let state = TabState::new(options.user_agent);
+        let state = TabState::new(options.user_agent, guard);
         browser.register(&context.id, &state);
 
         let mut downloads = SetDownloadBehaviorParams::new(SetDownloadBehaviorBehavior::Deny);
@@ -133,7 +125,17 @@ impl Tab {
 
     /// The latest failure of the task's proxy itself, as opposed to the site's.
     pub fn proxy_failure(&self) -> Option<Failure> {
-        self.proxy.as_ref().and_then(EgressProxy::last_failure)
+        self.proxy.last_failure()
+    }
+
+    /// Bytes sent out and received so far.
+    pub fn traffic(&self) -> (u64, u64) {
+        self.proxy.bytes()
+    }
+
+    /// What the page was kept from, the first 64 kinds and targets of it.
+    pub fn denials(&self) -> Vec<Denial> {
+        self.state.guard.denials()
     }
 
     /// Disposes of the context and waits for it, three seconds at most.

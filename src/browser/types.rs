@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use url::Url;
 
-use super::egress::UpstreamProxy;
+use super::egress::{EgressPolicy, UpstreamProxy};
 
 /// How Chrome is run.
 #[derive(Debug, Clone)]
@@ -99,6 +99,8 @@ pub struct TabOptions {
     pub user_agent: Option<String>,
     /// `None`: straight to the site.
     pub proxy: Option<UpstreamProxy>,
+    /// Where its traffic may go.
+    pub policy: EgressPolicy,
     /// End of the whole attempt: no call outlives it.
     pub deadline: Instant,
 }

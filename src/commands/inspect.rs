@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -10,15 +11,17 @@ use futures::StreamExt;
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
+use url::{Host, Url};
 
-use super::worker::{browser_settings, user_agent};
+use super::worker::{browser_settings, egress_limits, user_agent};
 use super::{plain, print_json, print_line, table};
 use crate::automation::StepLimits;
 use crate::automation::inspect::{InspectedForm, Inspection, inspect, picture, role_name};
-use crate::browser::{BrowserPool, Tab, TabOptions};
+use crate::browser::{BrowserPool, EgressPolicy, Tab, TabOptions, ThirdParties};
 use crate::cli::InspectArgs;
 use crate::config::Config;
 use crate::failure::{Failure, FailureReason};
+use crate::site::{Origin, Origins, check_public_spelling};
 
 mod saved;
 
@@ -44,6 +47,7 @@ struct Inspector {
     options: InspectArgs,
     user_agent: String,
     remote: bool,
+    egress: (ThirdParties, u64),
 }
 
 /// Opens each page, says what is there and what is in the way, in the order of the arguments.
@@ -56,6 +60,7 @@ pub async fn run(config: Config, args: InspectArgs) -> anyhow::Result<()> {
         saved: SavedPages::serve().await.context("saved pages can't be served to Chrome")?,
         user_agent: user_agent(config.worker.contact.as_deref()),
         remote: config.browser.endpoint.is_some(),
+        egress: egress_limits(&config),
         options: args,
     };
     let printed = inspector.all().await;
@@ -97,11 +102,28 @@ impl Inspector {
         let saved = if is_url { None } else { Some(self.saved_page(page).await?) };
         let url = saved.as_ref().map_or(page, |saved| saved.url());
         let deadline = Instant::now() + PAGE_LIMIT;
-        let options = TabOptions { user_agent: Some(self.user_agent.clone()), proxy: None, deadline };
+        let policy = self.policy(url)?;
+        let options = TabOptions { user_agent: Some(self.user_agent.clone()), proxy: None, policy, deadline };
         let tab = self.browsers.open(options).await.map_err(|error| error.to_failure())?;
         let inspected = self.on_tab(&tab, number, url, is_url).await;
         tab.close().await;
         inspected
+    }
+
+    /// A look: anything public may be read, nothing is written. Inside one's own network it is the page's own origin that
+    /// may be asked, and that only where the caller means it: by saying so, or by naming this very machine.
+    fn policy(&self, url: &str) -> Result<EgressPolicy, Failure> {
+        let refuse = |problem| Failure::terminal(FailureReason::Unknown, "policy.url_denied", problem);
+        let parsed = Url::parse(url).map_err(|error| refuse(format!("`{url}` is no URL ({error})")))?;
+        let origin = Origin::of(&parsed).map_err(refuse)?;
+        let mut private = Origins::default();
+        if self.options.allow_private || is_this_machine(&parsed) {
+            private.insert(&origin);
+        } else {
+            check_public_spelling(&origin).map_err(|problem| refuse(problem.replace("enrol it with", "give")))?;
+        }
+        let (third_parties, max_bytes) = self.egress;
+        Ok(EgressPolicy { enrolled: None, third_parties, private: Arc::new(private), max_bytes })
     }
 
     async fn on_tab(&self, tab: &Tab, number: usize, url: &str, scripted: bool) -> Result<Inspection, Failure> {
@@ -123,6 +145,15 @@ impl Inspector {
         let path = Path::new(page);
         let content = tokio::fs::read(path).await.map_err(|error| cannot("read", path, &error))?;
         Ok(self.saved.put(path, content))
+    }
+}
+
+fn is_this_machine(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Database, Usage};
 use crate::automation::Registry;
-use crate::browser::{BrowserPool, BrowserSettings};
+use crate::browser::{BrowserPool, BrowserSettings, ThirdParties};
 use crate::cli::WorkerArgs;
 use crate::config::Config;
 use crate::queue::{Presence, Queue, WorkerIdentity};
@@ -98,7 +98,17 @@ pub fn settings(config: &Config, concurrency: Option<u32>) -> Settings {
         retry: config.retry_policy(),
         user_agent: user_agent(worker.contact.as_deref()),
         sandbox: config.browser.sandbox,
+        egress: egress_limits(config),
     }
+}
+
+/// What pages may load from hosts that are not enrolled, and most bytes of an attempt.
+pub fn egress_limits(config: &Config) -> (ThirdParties, u64) {
+    let third_parties = match config.egress.third_parties {
+        crate::config::ThirdParties::Strict => ThirdParties::Strict,
+        crate::config::ThirdParties::Assets => ThirdParties::Assets,
+    };
+    (third_parties, config.egress.max_mib_per_task << 20)
 }
 
 /// Who we are, after Chrome's own User-Agent.

@@ -88,6 +88,23 @@ impl Queue {
         Ok(rows.await?.into_iter().filter_map(enrolment).collect())
     }
 
+    /// The sites that may be acted on now, by Postgres' clock.
+    ///
+    /// # Errors
+    /// Postgres can't be reached.
+    pub async fn active_sites(&self) -> Result<Vec<Enrolment>, QueueError> {
+        let rows = repeated(is_transient, || {
+            sqlx::query_as!(
+                Row,
+                "SELECT origin, authorized_by, authorized_until, allow_private, max_concurrency, per_minute, created_at,
+                        removed_at
+                 FROM sites WHERE removed_at IS NULL AND (authorized_until IS NULL OR authorized_until > clock_timestamp())"
+            )
+            .fetch_all(&self.pool)
+        });
+        Ok(rows.await?.into_iter().filter_map(enrolment).collect())
+    }
+
     /// What is on record of a site, removed or not, with Postgres' clock to hold it against; None if it never was enrolled.
     ///
     /// # Errors

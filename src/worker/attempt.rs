@@ -15,10 +15,11 @@ use super::heartbeat::Held;
 use super::verdict::{Ended, Submission, decide};
 use super::{Worker, settle};
 use crate::automation::{Automation, Context, OpenIntent, StepLimits};
-use crate::browser::{TabOptions, UpstreamProxy};
+use crate::browser::{Denial, DenialKind, TabOptions, UpstreamProxy};
 use crate::failure::{Failure, FailureReason};
 use crate::queue::{Claimed, Outcome, Settled, Settlement};
 use crate::record::rfc3339;
+use crate::site::{Enrolment, Origin};
 use crate::task::{Lease, Payload, Task, check_url};
 use crate::telemetry::{
     FinalResult, Run, RunStart, SnapshotKind, finalize_run, init_run, log_failure, log_step, log_step_at,
@@ -152,7 +153,7 @@ async fn carry_out(
 ) -> Result<Map<String, Value>, Ended> {
     let task = &claimed.task;
     log_step(run, "getting_automation_class", json!({"task_type": task.task_type}));
-    let (automation, payload) = admit(worker, task).await.map_err(Ended::Failed)?;
+    let (automation, payload, enrolment) = admit(worker, task).await.map_err(Ended::Failed)?;
     log_step(run, "automation_class_obtained", json!({"automation": automation.task_type()}));
 
     log_step(run, "getting_proxy", json!({"site": task.site}));
@@ -167,7 +168,9 @@ async fn carry_out(
     log_step(run, "starting_automation_execution", json!({}));
     let deadline = Instant::now() + worker.settings.task_timeout;
     let upstream: Option<UpstreamProxy> = proxy.as_ref().map(|proxy| proxy.upstream.clone());
-    let options = TabOptions { user_agent: Some(worker.settings.user_agent.clone()), proxy: upstream, deadline };
+    let policy = worker.egress_policy(&enrolment).await.map_err(Ended::Failed)?;
+    let user_agent = Some(worker.settings.user_agent.clone());
+    let options = TabOptions { user_agent, proxy: upstream, policy, deadline };
     let tab = tokio::select! {
         ended = held.stopped() => return Err(ended),
         opened = worker.open_tab(options) => opened.map_err(Ended::Failed)?,
@@ -191,6 +194,12 @@ async fn carry_out(
         (Err((Ended::Failed(_), panicked)), Some(failure)) => Err((Ended::Failed(failure), panicked)),
         (result, _) => result,
     };
+    let denials = context.tab.denials();
+    let result = result.map_err(|(ended, panicked)| (because_of(ended, &denials), panicked));
+    if !denials.is_empty() {
+        log_step(run, "egress_denied", json!({"denied": denials}));
+        worker.report_denials(task, &denials).await;
+    }
     if let Err((ended, panicked)) = &result {
         let hook = if *panicked { "unhandled_exception" } else { "automation_error" };
         log_failure(run, hook, &ended.failure(), json!({}));
@@ -202,11 +211,12 @@ async fn carry_out(
             context.snapshot(SnapshotKind::Error).await;
         }
     }
+    let (bytes_sent, bytes_received) = context.tab.traffic();
+    let traffic =
+        |success: bool| json!({"success": success, "bytes_sent": bytes_sent, "bytes_received": bytes_received});
     match &result {
-        Ok(_) => log_step(run, "automation_execution_completed", json!({"success": true})),
-        Err((ended, _)) => {
-            log_failure(run, "automation_execution_completed", &ended.failure(), json!({"success": false}));
-        }
+        Ok(_) => log_step(run, "automation_execution_completed", traffic(true)),
+        Err((ended, _)) => log_failure(run, "automation_execution_completed", &ended.failure(), traffic(false)),
     }
     let result = match &proxy {
         Some(proxy) => worker.return_proxy(proxy, &task.site, result).await,
@@ -216,6 +226,18 @@ async fn carry_out(
     // Nobody waits for the disposal; what hangs is killed with the browser.
     tokio::spawn(tab.close());
     result.map_err(|(ended, _)| ended)
+}
+
+/// A page that was kept from where it led may well lack what was looked for.
+fn because_of(ended: Ended, denials: &[Denial]) -> Ended {
+    let Ended::Failed(mut failure) = ended else { return ended };
+    let led_away = |denial: &&Denial| denial.kind == DenialKind::NotEnrolled;
+    if !failure.code.starts_with("policy.")
+        && let Some(denial) = denials.iter().find(led_away)
+    {
+        failure.causes.push(denial.to_string());
+    }
+    Ended::Failed(failure)
 }
 
 /// The usual limits, none of them so long that one slow step takes all the time of the task.
@@ -232,7 +254,7 @@ fn limits(task_timeout: Duration) -> StepLimits {
 }
 
 /// Checks what can be checked before Chrome is asked for anything: again, because the row may have been written by hand.
-async fn admit(worker: &Worker, task: &Task) -> Result<(Arc<dyn Automation>, Payload), Failure> {
+async fn admit(worker: &Worker, task: &Task) -> Result<(Arc<dyn Automation>, Payload, Enrolment), Failure> {
     let refuse = |code: &'static str, message: String| Failure::terminal(FailureReason::Unknown, code, message);
     let automation = worker.registry.get(&task.task_type).ok_or_else(|| {
         let known = worker.registry.task_types().join(", ");
@@ -243,8 +265,9 @@ async fn admit(worker: &Worker, task: &Task) -> Result<(Arc<dyn Automation>, Pay
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         refuse("input.invalid_payload", errors.join("; "))
     })?;
-    worker.check_enrolment(&url.origin().ascii_serialization()).await?;
-    Ok((automation, payload))
+    let origin = Origin::of(&url).map_err(|problem| refuse("policy.url_denied", format!("url: {problem}")))?;
+    let enrolment = worker.check_enrolment(&origin).await?;
+    Ok((automation, payload, enrolment))
 }
 
 /// Runs the automation until it ends, panics, runs out of time or has to stop; says whether it panicked.

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -86,6 +85,13 @@ impl Target {
     }
 }
 
+impl Target {
+    /// As the policy names it.
+    pub(super) fn name(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
@@ -101,23 +107,36 @@ impl fmt::Display for Target {
 pub(super) enum DialError {
     #[error("{0}")]
     BadRequest(&'static str),
-    #[error("connecting to {0} is not allowed")]
-    Forbidden(SocketAddr),
-    #[error("could not connect: {0}")]
-    Connect(String),
+    #[error("refused by the worker's policy")]
+    Forbidden,
+    #[error("could not connect: {1}")]
+    Connect(&'static str, String),
     #[error("could not connect within {0:?}")]
     Timeout(std::time::Duration),
     #[error("the proxy did not accept the user name and password")]
     Auth,
     #[error("no answer came in time: {0}")]
     Slow(&'static str),
-    #[error("the connection broke off: {0}")]
-    Broken(String),
+    #[error("the connection broke off: {1}")]
+    Broken(&'static str, String),
     #[error("the proxy could not reach the site: {0}")]
     Site(String),
 }
 
 impl DialError {
+    /// What Chrome would have said, had it gone this way itself.
+    pub(super) fn net_error(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "net::ERR_INVALID_URL",
+            Self::Forbidden => "net::ERR_BLOCKED_BY_CLIENT",
+            Self::Connect(net, _) | Self::Broken(net, _) => net,
+            Self::Timeout(_) => "net::ERR_CONNECTION_TIMED_OUT",
+            Self::Auth => "net::ERR_PROXY_AUTH_REQUESTED",
+            Self::Slow(_) => "net::ERR_TIMED_OUT",
+            Self::Site(_) => "net::ERR_TUNNEL_CONNECTION_FAILED",
+        }
+    }
+
     /// The failure of the upstream that this is; None where it is not the upstream's.
     pub(super) fn failure(&self, route: &Route) -> Option<Failure> {
         if matches!(route, Route::Direct) {
@@ -125,13 +144,13 @@ impl DialError {
         }
         let message = format!("{self}; check that the proxy is up and its settings are right");
         match self {
-            Self::BadRequest(_) | Self::Forbidden(_) | Self::Site(_) => None,
+            Self::BadRequest(_) | Self::Forbidden | Self::Site(_) => None,
             Self::Auth => Some(Failure::terminal(
                 FailureReason::Unknown,
                 "proxy.auth",
                 "the proxy did not accept the user name and password; correct them",
             )),
-            Self::Connect(_) | Self::Timeout(_) | Self::Broken(_) => {
+            Self::Connect(..) | Self::Timeout(_) | Self::Broken(..) => {
                 Some(Failure::retryable(FailureReason::Unknown, "proxy.connect", message))
             }
             Self::Slow(_) => Some(Failure::retryable(FailureReason::Timeout, "proxy.slow", message)),
@@ -143,12 +162,28 @@ impl DialError {
 pub(super) fn of_exchange(error: &hyper::Error) -> DialError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(one) = cause {
-        if one.downcast_ref::<io::Error>().is_some_and(|one| one.kind() == io::ErrorKind::TimedOut) {
-            return DialError::Slow("the request was not answered");
+        if let Some(one) = one.downcast_ref::<io::Error>() {
+            return match one.kind() {
+                io::ErrorKind::TimedOut => DialError::Slow("the request was not answered"),
+                _ => DialError::Broken(net_error(one), error.to_string()),
+            };
         }
         cause = one.source();
     }
-    DialError::Broken(error.to_string())
+    let net = if error.is_parse() { "net::ERR_INVALID_HTTP_RESPONSE" } else { "net::ERR_EMPTY_RESPONSE" };
+    DialError::Broken(net, error.to_string())
+}
+
+/// What Chrome would have said, had it connected itself.
+fn net_error(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "net::ERR_CONNECTION_REFUSED",
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "net::ERR_CONNECTION_RESET",
+        io::ErrorKind::TimedOut => "net::ERR_CONNECTION_TIMED_OUT",
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "net::ERR_ADDRESS_UNREACHABLE",
+        io::ErrorKind::UnexpectedEof => "net::ERR_EMPTY_RESPONSE",
+        _ => "net::ERR_CONNECTION_FAILED",
+    }
 }
 
 /// Whether an answer is the upstream's refusal of our credentials. Some proxies say 401 for a wrong password and name
@@ -163,6 +198,19 @@ pub(super) fn refuses_credentials(status: StatusCode, headers: &HeaderMap) -> bo
         StatusCode::UNAUTHORIZED => headers.contains_key(PROXY_AUTHENTICATE) || own_realm(),
         _ => false,
     }
+}
+
+/// Asks the policy about a host before anything is done for it. The addresses of a host that is dialled from here are
+/// looked at when they are known.
+pub(super) async fn admit(state: &State, target: &Target, reads: bool) -> Result<(), DialError> {
+    let Target { host, port } = target;
+    state.guard.admits_host(host, *port, reads).map_err(|_| DialError::Forbidden)?;
+    if matches!(state.route, Route::Direct) {
+        return Ok(());
+    }
+    let asked = timeout(state.limits.connect, state.guard.admits_for_upstream(host, *port)).await;
+    // A resolver that does not answer here says nothing of the upstream's.
+    asked.unwrap_or(Ok(())).map_err(|_| DialError::Forbidden)
 }
 
 /// A connection over which bytes reach `target` as they are.
@@ -211,23 +259,21 @@ async fn connect(state: &State, host: &str, port: u16) -> Result<TcpStream, Dial
         .await
         .map_err(|_| DialError::Timeout(state.limits.connect))?
         .and_then(prompt)
-        .map_err(|error| DialError::Connect(error.to_string()))
+        .map_err(|error| DialError::Connect(net_error(&error), error.to_string()))
 }
 
 /// To a site, at each of its addresses that is allowed until one answers.
 async fn direct(state: &State, target: &Target) -> Result<TcpStream, DialError> {
     let dialed = async {
         let addresses = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
-        let addresses = addresses.map_err(|error| DialError::Connect(error.to_string()))?;
-        let mut last = DialError::Connect("the name has no address".to_owned());
-        for address in addresses {
-            if !state.allowed(address) {
-                last = DialError::Forbidden(address);
-                continue;
-            }
+        let addresses =
+            addresses.map_err(|error| DialError::Connect("net::ERR_NAME_NOT_RESOLVED", error.to_string()))?;
+        let mut last = DialError::Connect("net::ERR_NAME_NOT_RESOLVED", "the name has no address".to_owned());
+        let admitted = state.guard.admitted(&target.host, target.port, addresses);
+        for address in admitted.map_err(|_| DialError::Forbidden)? {
             match TcpStream::connect(address).await.and_then(prompt) {
                 Ok(stream) => return Ok(stream),
-                Err(error) => last = DialError::Connect(error.to_string()),
+                Err(error) => last = DialError::Connect(net_error(&error), error.to_string()),
             }
         }
         Err(last)
@@ -248,7 +294,7 @@ async fn ask_for_tunnel(
 ) -> Result<(), DialError> {
     let broken = |error: io::Error| match error.kind() {
         io::ErrorKind::TimedOut => DialError::Slow("CONNECT was not answered"),
-        _ => DialError::Broken(error.to_string()),
+        _ => DialError::Broken(net_error(&error), error.to_string()),
     };
     let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n").into_bytes();
     if let Some(credentials) = credentials {
@@ -261,7 +307,10 @@ async fn ask_for_tunnel(
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         if head.len() >= MAX_HEAD {
-            return Err(DialError::Broken("its answer to CONNECT has no end".to_owned()));
+            return Err(DialError::Broken(
+                "net::ERR_TUNNEL_CONNECTION_FAILED",
+                "its answer to CONNECT has no end".to_owned(),
+            ));
         }
         // A byte at a time: it is short, and the next byte after it is not ours.
         head.push(stream.read_u8().await.map_err(broken)?);
@@ -273,7 +322,9 @@ async fn ask_for_tunnel(
         // Nobody but the proxy can have said this.
         Some(401 | 407) => Err(DialError::Auth),
         Some(status) => Err(DialError::Site(format!("its answer to CONNECT is {status}"))),
-        None => Err(DialError::Broken("its answer to CONNECT is not HTTP".to_owned())),
+        None => {
+            Err(DialError::Broken("net::ERR_TUNNEL_CONNECTION_FAILED", "its answer to CONNECT is not HTTP".to_owned()))
+        }
     }
 }
 
@@ -293,6 +344,6 @@ fn of_socks(error: tokio_socks::Error) -> DialError {
         | Error::TtlExpired
         | Error::InvalidTargetAddress(_)
         | Error::AddressTypeNotSupported => DialError::Site(error.to_string()),
-        other => DialError::Broken(other.to_string()),
+        other => DialError::Broken("net::ERR_SOCKS_CONNECTION_FAILED", other.to_string()),
     }
 }

@@ -3,7 +3,6 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -48,9 +47,8 @@ impl AsyncRead for Metered {
             Poll::Pending => self.overdue(context).map(Err),
             Poll::Ready(result) => {
                 let read = buffer.filled().len() - before;
-                self.state.down.fetch_add(read as u64, Ordering::Relaxed);
                 self.moved();
-                Poll::Ready(result)
+                Poll::Ready(result.and_then(|()| self.state.moved(0, read)))
             }
         }
     }
@@ -61,11 +59,8 @@ impl AsyncWrite for Metered {
         match Pin::new(&mut self.stream).poll_write(context, bytes) {
             Poll::Pending => self.overdue(context).map(Err),
             Poll::Ready(result) => {
-                if let Ok(written) = result {
-                    self.state.up.fetch_add(written as u64, Ordering::Relaxed);
-                    self.moved();
-                }
-                Poll::Ready(result)
+                self.moved();
+                Poll::Ready(result.and_then(|written| self.state.moved(written, 0).map(|()| written)))
             }
         }
     }
