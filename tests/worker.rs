@@ -280,6 +280,30 @@ async fn rows_written_by_hand_are_dead_letters_with_a_reason_and_harm_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_uncertain_only_if_an_earlier_submission_may_have_left() {
+    let (program, site) = set_up().await;
+    let ids = program.enqueue(&[comment(&site, CANONICAL_ARTICLE, 1), comment(&site, CANONICAL_ARTICLE, 2)]).await;
+    for (id, let_go) in ids.iter().zip([false, true]) {
+        sqlx::query(
+            "INSERT INTO attempts (task_id, site, retry_count, worker, incarnation, claim, status, started_at, finished_at,
+                 failure_reason, failure_code, intent, intent_at, let_go_at)
+             SELECT id, site, 0, 'lost', 'lost', 1, 'lost', now(), now(), 'unknown', 'infra.worker_lost', '{}', now(),
+                 CASE WHEN $2 THEN now() END
+             FROM tasks WHERE id = $1",
+        )
+        .bind(id)
+        .bind(let_go)
+        .execute(&program.db.pool)
+        .await
+        .unwrap();
+    }
+    assert!(program.run(&["site", "rm", &site.origin()]).await.status.success());
+    program.drain().await;
+    assert_eq!(program.show(ids[0]).await["failure_code"], "policy.not_enrolled");
+    assert_eq!(program.show(ids[1]).await["failure_code"], "outcome.uncertain");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_site_that_was_removed_is_not_acted_on() {
     let (program, site) = set_up().await;
     let id = program.enqueue(&[comment(&site, CANONICAL_ARTICLE, 1)]).await[0];

@@ -67,7 +67,8 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
         Some(failure) => log_failure(&run, "result_failed", failure, json!({})),
     }
     let details = result.as_ref().ok().cloned().unwrap_or_default();
-    let open = gate.is_open() || (claimed.open_intent.is_some() && !gate.answered.load(Ordering::SeqCst));
+    let earlier = claimed.open_intent.as_ref().is_some_and(|intent| intent.let_go);
+    let open = gate.is_open() || (earlier && !gate.answered.load(Ordering::SeqCst));
     let submission = if open { Submission::Open } else { Submission::Settled };
     let Some(outcome) = decide(&claimed.task, result, submission, &worker.settings.retry) else {
         run.revoke();
