@@ -14,7 +14,7 @@ test: setup check ## format, lints, and every test on real Postgres and real Chr
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
-	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: advisories and licences not checked"; fi
+	scripts/deny
 
 bench: setup ## speed, beside Playwright on the same browser
 	$(CARGO) bench

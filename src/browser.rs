@@ -7,6 +7,8 @@ mod element;
 mod error;
 mod events;
 mod frame;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod install;
 mod json;
 mod navigation;

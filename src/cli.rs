@@ -28,7 +28,7 @@ pub enum Command {
     /// Work off tasks of every outcome against a built-in demo site, on a Postgres of its own
     Demo(DemoArgs),
     /// Bring the database schema up to date
-    Migrate,
+    Migrate(MigrateArgs),
     /// Work off tasks
     Worker(WorkerArgs),
     /// Serve the HTTP API and the dashboard
@@ -69,6 +69,14 @@ pub struct DemoArgs {
     /// Then serve the dashboard over it at web.listen, until stopped
     #[arg(long)]
     pub serve: bool,
+}
+
+/// `pagehand migrate`
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    /// Also make the roles pagehand_worker and pagehand_web, each with no more rights than it needs
+    #[arg(long)]
+    pub roles: bool,
 }
 
 /// `pagehand worker`.

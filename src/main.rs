@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let config = config.as_deref();
     commands::finish(match command {
         Command::Demo(args) => commands::run(config, Caller, |config| commands::demo::run(config, args)),
-        Command::Migrate => commands::run(config, Caller, commands::migrate::run),
+        Command::Migrate(args) => commands::run(config, Caller, |config| commands::migrate::run(config, args)),
         Command::Worker(args) => commands::run(config, Operator, |config| commands::worker::run(config, args)),
         Command::Serve(args) => commands::run(config, Operator, |config| commands::serve::run(config, args)),
         Command::Enqueue(args) => commands::run(config, Caller, |config| commands::enqueue::run(config, args)),

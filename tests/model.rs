@@ -40,6 +40,14 @@ fn is_caught(guard: Guard, property: &'static str) {
 }
 
 #[test]
+fn a_deadline_that_fails_costs_no_second_submission() {
+    let protocol = Protocol { faults: 2, without: Some(Guard::SelfFence) };
+    let found = HasDiscoveries::AnyOf(BTreeSet::from([properties::ONE_SUBMISSION]));
+    let checker = protocol.checker().threads(2).finish_when(found).spawn_bfs().join();
+    checker.assert_no_discovery(properties::ONE_SUBMISSION);
+}
+
+#[test]
 fn an_intent_is_committed_under_the_fence() {
     is_caught(Guard::FenceOfIntent, properties::FENCED);
 }

@@ -271,7 +271,7 @@ impl Queue {
         .await?;
         let rest = repeated(is_transient, || {
             sqlx::query!(
-                r#"SELECT payload::text AS "payload!", result::text, error::text, dedupe_key, cancel_requested,
+                r#"SELECT shown_payload(id) AS "payload!", result::text, error::text, dedupe_key, cancel_requested,
                           traceparent::text, request_id
                    FROM tasks WHERE id = $1"#,
                 id.0
@@ -280,11 +280,9 @@ impl Queue {
         })
         .await?;
         let (Some(run), Some(rest)) = (run, rest) else { return Err(QueueError::NoSuchTask(id)) };
-        let mut payload = value(&rest.payload);
-        hide_secrets(&mut payload);
         Ok(RunDetail {
             run,
-            payload,
+            payload: value(&rest.payload),
             result: rest.result.as_deref().map(value),
             error: rest.error.as_deref().map(value),
             dedupe_key: rest.dedupe_key,
@@ -416,24 +414,6 @@ pub(super) fn conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter,
         query.push(")");
     }
     query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
-}
-
-/// Passwords that a payload carries are shown to nobody.
-fn hide_secrets(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            for (name, member) in members {
-                let name = name.to_ascii_lowercase();
-                if ["password", "secret", "token"].iter().any(|word| name.contains(word)) {
-                    *member = Value::String("***".to_owned());
-                } else {
-                    hide_secrets(member);
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(hide_secrets),
-        _ => {}
-    }
 }
 
 /// JSON that Postgres holds and we may be unable to is shown as its text.

@@ -27,4 +27,13 @@ impl Queue {
             }
         }
     }
+
+    /// Makes the roles of worker and web server, and gives each what its processes need (`scripts/roles.sql`).
+    ///
+    /// # Errors
+    /// This connection may not make roles, or does not own the tables; or Postgres can't be reached.
+    pub async fn grant_roles(&self) -> Result<(), QueueError> {
+        bounded(sqlx::raw_sql(include_str!("../../scripts/roles.sql")).execute(&self.pool)).await?;
+        Ok(())
+    }
 }

@@ -715,7 +715,8 @@ impl Protocol {
 
     fn settle(&self, state: &mut State, fence: u8, verdict: Verdict, unfenced: bool) {
         let held = state.holds(fence);
-        if !held && !(unfenced && state.status == Status::Running) {
+        let allowed = held || (unfenced && state.status == Status::Running);
+        if !allowed {
             return;
         }
         state.history.fenced_effect |= !held;
