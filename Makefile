@@ -15,6 +15,8 @@ check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	scripts/deny
+	@if command -v promtool >/dev/null; then cd ops/prometheus && promtool check rules *.rules.yml && promtool test rules tests.yml; \
+	else echo "promtool is not installed: alert rules not checked"; fi
 
 bench: setup ## speed, beside Playwright on the same browser
 	$(CARGO) bench

@@ -15,21 +15,26 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::browser::{BrowserError, Landed, Tab};
 use crate::failure::{Failure, FailureReason};
 use crate::task::{Payload, Task};
-use crate::telemetry::{Dom, Run, Snapshot, SnapshotKind, Usage, save_snapshot_meanwhile};
+use crate::telemetry::{Dom, Run, Snapshot, SnapshotKind, StepGuard, Usage, save_snapshot_meanwhile};
 
 pub mod comment;
+mod fallback;
 mod filling;
 pub mod forms;
 pub mod gate;
 pub mod inspect;
 mod look;
+mod meter;
 pub mod obstacles;
 pub mod registration;
 mod verdict;
+
+pub use meter::Meter;
 
 /// The code for one `task_type`.
 pub trait Automation: Send + Sync {
@@ -89,6 +94,10 @@ pub trait GateKeeper: Send + Sync {
     fn let_go<'a>(&'a self) -> BoxFuture<'a, Result<(), Failure>>;
     /// Notes what came of it. Best effort: by now the site has decided.
     fn outcome<'a>(&'a self, outcome: Value) -> BoxFuture<'a, ()>;
+    /// Whether the request was let go: from then on the attempt must not end before the site has answered.
+    fn has_let_go(&self) -> bool {
+        false
+    }
 }
 
 /// What an earlier attempt left behind at the gate.
@@ -157,6 +166,10 @@ pub struct Context {
     pub deadline: Instant,
     /// How long each part may take.
     pub limits: StepLimits,
+    /// What the attempt uses and costs. [`Meter::report`] takes what an automation has used.
+    pub meter: Meter,
+    /// Asked where the classifier finds no form.
+    pub assistant: Option<Arc<crate::llm::Client>>,
 }
 
 /// A task that was carried out.
@@ -194,9 +207,10 @@ impl Context {
         meta: Value,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        let guard = self.run.start_step(name, meta);
-        let result = self.within_deadline(name, work).await;
-        guard.finish(result.as_ref().map(|_| ()), Usage::default());
+        let mut guard = self.run.start_step(name, meta);
+        let result = self.within_deadline(name, work).instrument(tracing::info_span!("step", step = name)).await;
+        let usage = self.charge(&mut guard);
+        guard.finish(result.as_ref().map(|_| ()), usage);
         result
     }
 
@@ -205,10 +219,42 @@ impl Context {
         name: &str,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        tokio::time::timeout_at(self.deadline, work).await.unwrap_or_else(|_| {
+        let mut work = std::pin::pin!(work);
+        let free = self.gate.has_let_go();
+        if !free {
+            self.meter.afford(0.0)?;
+        }
+        let paid_until = self.meter.ends_at().filter(|_| !free).filter(|end| *end < self.deadline);
+        let done = match paid_until {
+            Some(end) => match tokio::time::timeout_at(end, &mut work).await {
+                // What has left can't be called back: what came of it is worth more than it costs to learn.
+                Err(_) if self.gate.has_let_go() => tokio::time::timeout_at(self.deadline, work).await,
+                Err(_) => return Err(self.meter.exceeded()),
+                done => done,
+            },
+            None => tokio::time::timeout_at(self.deadline, work).await,
+        };
+        done.unwrap_or_else(|_| {
             let message = format!("the task's time was over during the step {name}");
             Err(Failure::retryable(FailureReason::Timeout, "task.deadline", message))
         })
+    }
+
+    /// Charges what was used since the last charge to the step.
+    fn charge(&self, step: &mut StepGuard) -> Usage {
+        let (sent, received) = self.tab.traffic();
+        let (usage, used) = self.meter.charge(sent + received);
+        if let Some(used) = used {
+            step.note("usage", used);
+        }
+        usage
+    }
+
+    /// Charges what was used since the last step ended, as a step of its own.
+    pub fn charge_rest(&self) {
+        let mut step = self.run.start_step("usage_charged", json!({}));
+        let usage = self.charge(&mut step);
+        step.finish(Ok(()), usage);
     }
 
     /// Notes what was found out, as a step that takes no time.
@@ -248,13 +294,14 @@ impl Context {
     pub async fn open(&self, step: &str, url: &str) -> Result<Landed, Failure> {
         let mut guard = self.run.start_step(step, json!({ "url": url }));
         let going = async { self.tab.goto(url, self.limits.navigation).await.map_err(failed) };
-        let result = self.within_deadline(step, going).await;
+        let result = self.within_deadline(step, going).instrument(tracing::info_span!("step", step)).await;
         if let Ok(landed) = &result {
             guard.note("status", json!(landed.status));
             guard.note("landed", landed.url.as_str());
             guard.note("loaded", landed.loaded);
         }
-        guard.finish(result.as_ref().map(|_| ()), Usage::default());
+        let usage = self.charge(&mut guard);
+        guard.finish(result.as_ref().map(|_| ()), usage);
         result
     }
 }

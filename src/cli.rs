@@ -39,8 +39,10 @@ pub enum Command {
     Site(SiteArgs),
     /// Manage proxies
     Proxy(ProxyArgs),
-    /// See, retry, cancel and export runs
+    /// See, follow, retry, cancel and export runs
     Runs(RunsArgs),
+    /// Workers with what each is doing, the queue, and the last failures, live
+    Top(TopArgs),
     /// Say which forms pages have, which field is what, and what is in the way; sends nothing
     Inspect(InspectArgs),
     /// Say what the failure mapper makes of texts, one a line, from standard input
@@ -317,6 +319,8 @@ pub enum RunsCommand {
         #[arg(long)]
         confirm_uncertain: bool,
     },
+    /// Print attempts as they begin and end, until stopped; with --json one object a line
+    Tail,
     /// Call tasks off
     Cancel {
         /// Their numbers
@@ -332,6 +336,20 @@ pub enum RunsCommand {
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+}
+
+/// `pagehand top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Print it once, and end
+    #[arg(long)]
+    pub once: bool,
+    /// Print one JSON object, and end
+    #[arg(long)]
+    pub json: bool,
+    /// Seconds between two looks
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub every: u64,
 }
 
 /// Which runs are meant; filters add up.
@@ -361,6 +379,24 @@ pub struct FilterArgs {
     /// Part of the URL or of the error, or an id
     #[arg(long)]
     pub q: Option<String>,
+    /// With at least so many attempts before the latest
+    #[arg(long)]
+    pub min_retries: Option<u32>,
+    /// In none of these, with commas between them
+    #[arg(long, value_delimiter = ',')]
+    pub not_status: Vec<TaskStatus>,
+    /// None of these reasons
+    #[arg(long, value_delimiter = ',')]
+    pub not_failure_reason: Vec<FailureReason>,
+    /// None of these codes
+    #[arg(long, value_delimiter = ',')]
+    pub not_failure_code: Vec<String>,
+    /// None of these task types
+    #[arg(long, value_delimiter = ',')]
+    pub not_task_type: Vec<String>,
+    /// None of these origins
+    #[arg(long, value_delimiter = ',')]
+    pub not_site: Vec<String>,
 }
 
 /// `pagehand inspect`.

@@ -26,6 +26,7 @@ pub mod proxy;
 pub mod runs;
 pub mod serve;
 pub mod site;
+pub mod top;
 pub mod worker;
 
 /// An error in how a command was called: exit status 2.

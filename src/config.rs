@@ -11,6 +11,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::cost::{Budget, Prices};
 use crate::retry::RetryPolicy;
 
 mod secret;
@@ -45,6 +46,12 @@ pub struct Config {
     pub logs: Logs,
     /// HTTP API and dashboard.
     pub web: Web,
+    /// What things cost.
+    pub prices: Prices,
+    /// What may be spent.
+    pub budget: Budget,
+    /// The language model that is asked where the classifier finds no form.
+    pub llm: Llm,
 }
 
 /// Section `[database]`.
@@ -81,6 +88,8 @@ pub struct Worker {
     pub poll_seconds: Seconds,
     /// The user's address in the User-Agent, so that a site knows whom to ask.
     pub contact: Option<String>,
+    /// Loopback address at which this worker's counters are served. None: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// Section `[retry]`.
@@ -129,6 +138,22 @@ pub enum ThirdParties {
     Strict,
     /// What they read from public addresses.
     Assets,
+}
+
+/// Section `[llm]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Llm {
+    /// Base address of an endpoint that speaks OpenAI's protocol for chats. None: nobody is asked.
+    pub url: Option<Url>,
+    /// Name of the model.
+    pub model: String,
+    /// Where its key is.
+    pub key: Option<SecretRef>,
+    /// The longest an answer may take.
+    pub timeout_seconds: Seconds,
+    /// Most tokens of an answer.
+    pub max_output_tokens: u32,
 }
 
 /// Section `[runs]`.
@@ -233,6 +258,7 @@ impl Default for Worker {
             task_timeout_seconds: Seconds::of(120),
             poll_seconds: Seconds::of(1),
             contact: None,
+            metrics_listen: None,
         }
     }
 }
@@ -252,6 +278,12 @@ impl Default for Browser {
 impl Default for Egress {
     fn default() -> Self {
         Self { third_parties: ThirdParties::Assets, max_mib_per_task: 256 }
+    }
+}
+
+impl Default for Llm {
+    fn default() -> Self {
+        Self { url: None, model: String::new(), key: None, timeout_seconds: Seconds::of(20), max_output_tokens: 500 }
     }
 }
 
@@ -378,6 +410,23 @@ impl Config {
             ("egress.max_mib_per_task", self.egress.max_mib_per_task >= 1, "must be at least 1"),
             ("browser.recycle_after_tasks", self.browser.recycle_after_tasks >= 1, "must be at least 1"),
         ];
+        let llm_url =
+            self.llm.url.as_ref().is_none_or(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if !llm_url {
+            return Err(ConfigError::Bounds { key: "llm.url", problem: "must begin with https:// or http://" });
+        }
+        if self.llm.url.is_some() && self.llm.model.is_empty() {
+            return Err(ConfigError::Bounds { key: "llm.model", problem: "must name a model where llm.url is set" });
+        }
+        let loopback = self.worker.metrics_listen.is_none_or(|address| address.ip().is_loopback());
+        let amounts = [self.prices.wrong(), self.budget.wrong()].into_iter().flatten().next();
+        if let Some(key) = amounts {
+            return Err(ConfigError::Bounds { key, problem: "must be a number of US dollars, and not negative" });
+        }
+        if !loopback {
+            let problem = "must be an address of loopback, for example 127.0.0.1:9100: it asks for no token";
+            return Err(ConfigError::Bounds { key: "worker.metrics_listen", problem });
+        }
         match bounds.into_iter().find(|(_, holds, _)| !holds) {
             Some((key, _, problem)) => Err(ConfigError::Bounds { key, problem }),
             None => Ok(self),

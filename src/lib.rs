@@ -8,9 +8,11 @@ pub mod browser; // all Chrome: process, protocol, pool, tab, frames, elements, 
 pub mod cli; // what the command line takes
 pub mod commands; // what each command does
 pub mod config; // the configuration file, the environment over it, references to secrets
+pub mod cost; // the price table, and sums by it
 pub mod demo; // the built-in demo site
 pub mod devdb; // the private Postgres
 pub mod failure; // the eleven reasons; the mapper
+pub mod llm; // asks a language model
 pub mod observability; // log lines
 pub mod queue; // all SQL: tasks, leases, fences, sites, proxies, runs
 pub mod record; // steps and artifacts in the shape that rows, files and answers share

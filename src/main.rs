@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Site(args) => commands::run(config, Caller, |config| commands::site::run(config, args)),
         Command::Proxy(args) => commands::run(config, Caller, |config| commands::proxy::run(config, args)),
         Command::Runs(args) => commands::run(config, Caller, |config| commands::runs::run(config, args)),
+        Command::Top(args) => commands::run(config, Caller, |config| commands::top::run(config, args)),
         Command::Inspect(args) => commands::run(config, Caller, |config| commands::inspect::run(config, args)),
         Command::MapFailure(args) => commands::map_failure::run(args),
         Command::Doctor(args) => commands::run(config, Caller, |config| commands::doctor::run(config, args)),

@@ -41,12 +41,15 @@ mod operate;
 mod presence;
 mod proxies;
 mod reap;
+mod rollups;
 mod runs;
 mod schema;
 mod settle;
 mod sites;
+mod spending;
 mod summary;
 pub mod wake;
+mod watch;
 
 pub use audit::AuditEntry;
 pub use counts::{Depth, FailureGroup, MAX_COUNTED, Pulse, StatusCounts};
@@ -55,9 +58,11 @@ pub use operate::BulkRetry;
 pub use presence::Presence;
 pub use proxies::{NewProxy, Proxy, ProxyId};
 pub use reap::Reaped;
-pub use runs::{Artifact, Attempt, Cursor, RunDetail, RunFilter, RunPage, RunSummary, Step};
+pub use runs::{Artifact, Attempt, Cursor, RunDetail, RunFilter, RunPage, RunSummary, Step, Without};
 pub use settle::{Outcome, Settled, Settlement};
-pub use summary::{FailureCount, MIN_SAMPLES, Part, Period, StepSummary, Totals};
+pub use spending::Spending;
+pub use summary::{EXACT_RUNS, FailureCount, MIN_SAMPLES, Numbers, Part, Period, StepSummary, Totals};
+pub use watch::{AttemptNews, WorkerNow, WorkerTask};
 
 /// How long a statement is sent again after a fault that may pass, before the error goes to the caller.
 pub const RETRY_FOR: Duration = Duration::from_secs(5);
@@ -204,6 +209,19 @@ impl Queue {
             .connect_with(options)
             .await?;
         Ok(Queue { pool, turn: Arc::default() })
+    }
+
+    /// The same queue over connections of its own, on which Postgres gives up a statement after `limit`.
+    pub fn with_statement_limit(&self, limit: Duration) -> Queue {
+        let options = (*self.pool.connect_options()).clone();
+        let options = options.options([("statement_timeout", limit.as_millis().to_string())]);
+        let pool = PgPoolOptions::new()
+            .max_connections(self.pool.options().get_max_connections())
+            .acquire_timeout(Duration::from_secs(10))
+            .idle_timeout(Duration::from_secs(600))
+            .max_lifetime(Duration::from_secs(3600))
+            .connect_lazy_with(options);
+        Queue { pool, turn: self.turn.clone() }
     }
 
     /// Brings the schema up to date. Several programs may do so at once; one does it, the others wait.

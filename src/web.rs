@@ -32,6 +32,7 @@ mod artifacts;
 mod assets;
 mod auth;
 mod events;
+mod export;
 mod headers;
 mod hosts;
 mod input;
@@ -48,6 +49,10 @@ mod server;
 mod session;
 mod summary_api;
 mod wire;
+
+/// How long Postgres may work on one statement for a request. Longer than `queue::RETRY_FOR`: what took too long is not
+/// asked again.
+const STATEMENT_LIMIT: std::time::Duration = std::time::Duration::from_secs(8);
 
 /// How the web server is run.
 #[derive(Debug)]
@@ -185,7 +190,7 @@ impl Server {
         let listener = TcpListener::bind(settings.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let app = Arc::new(App {
-            queue,
+            queue: queue.with_statement_limit(STATEMENT_LIMIT),
             runs_dir,
             default_max_retries: settings.default_max_retries,
             hosts: hosts::Hosts::new(address, &settings.hosts),
@@ -204,6 +209,7 @@ impl Server {
     /// Serves until `shutdown`, then lets the requests under way end, for ten seconds at most.
     pub async fn run(self, shutdown: CancellationToken) {
         let watching = tokio::spawn(events::watch(self.app.clone(), shutdown.clone()));
+        tokio::spawn(summary_api::roll_up_for_ever(self.app.clone(), shutdown.clone()));
         let open = self.app.auth.is_open();
         tracing::info!(event = "web.listening", address = %self.address, open, "listening on http://{}", self.address);
         server::serve(self.listener, router::router(self.app), shutdown).await;

@@ -17,10 +17,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::automation::Registry;
 use crate::browser::{BrowserError, BrowserPool, Tab, TabOptions, ThirdParties, UpstreamProxy};
 use crate::config::SecretRef;
+use crate::cost::{Budget, Prices};
 use crate::failure::{Failure, FailureReason};
 use crate::queue::wake::Wake;
 use crate::queue::{Claimed, ProxyId, Queue, QueueError, Settled, Settlement, WorkerIdentity};
@@ -32,12 +34,17 @@ mod attempt;
 mod enrolment;
 mod gatekeeper;
 mod heartbeat;
+mod metrics;
 mod reaper;
+mod spending;
+mod trace;
 mod verdict;
 
 use attempt::{Before, attempt};
 use enrolment::KnownSites;
 use heartbeat::{Heartbeat, Held};
+pub use metrics::Metrics;
+use trace::Trace;
 use verdict::Ended;
 
 /// Launches in a row that may fail before the worker pauses.
@@ -61,6 +68,8 @@ pub struct Worker {
     pub registry: Registry,
     /// How it works.
     pub settings: Settings,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
     state: State,
 }
 
@@ -85,6 +94,12 @@ pub struct Settings {
     pub sandbox: bool,
     /// What pages may load from hosts that are not enrolled, and most bytes of an attempt.
     pub egress: (ThirdParties, u64),
+    /// What things cost.
+    pub prices: Arc<Prices>,
+    /// What may be spent.
+    pub budget: Budget,
+    /// Asked where the classifier finds no form.
+    pub assistant: Option<Arc<crate::llm::Client>>,
 }
 
 /// When [`Worker::run`] ends by itself.
@@ -133,7 +148,8 @@ impl Worker {
         registry: Registry,
         settings: Settings,
     ) -> Self {
-        Self { queue, identity, runs, browsers, registry, settings, state: State::default() }
+        let metrics = Arc::new(Metrics::new());
+        Self { queue, identity, runs, browsers, registry, settings, metrics, state: State::default() }
     }
 
     /// Claims and works off tasks until `until` or `stop`; returns the number of attempts made.
@@ -186,7 +202,19 @@ impl Worker {
         held: Held,
         slot: Option<OwnedSemaphorePermit>,
     ) {
-        attempt(&self, claimed, before, held).await;
+        let (task, trace) = (&claimed.task, before.trace);
+        let span = tracing::info_span!(
+            "attempt",
+            task_id = task.id.0,
+            attempt = claimed.fence.0,
+            retry_count = task.retry_count,
+            task_type = task.task_type,
+            site = task.site,
+            request_id = task.request_id.as_deref(),
+            trace_id = trace.trace_id(),
+            span_id = trace.span_id(),
+        );
+        attempt(&self, claimed, before, held).instrument(span).await;
         drop(slot);
         self.state.attempt_ended.notify_one();
     }
@@ -203,6 +231,7 @@ impl Worker {
             return Ok(Vec::new());
         }
         self.fit_to_work()?;
+        let free = self.affordable(free).await?;
         let (sent, locking) = (Instant::now(), Utc::now());
         let claimed = self.queue.claim(&self.identity, free as u32, self.settings.lease).await;
         let claimed = claimed.map_err(|error| format!("postgres: {error}"))?;
@@ -210,7 +239,8 @@ impl Worker {
         self.state.attempts.fetch_add(claimed.len() as u64, Ordering::Relaxed);
         let hold = |claimed: Claimed| {
             let lease = Lease { task_id: claimed.task.id, fence: claimed.fence };
-            (claimed, heartbeat.hold(lease, sent), Before { started: locking, locking, locked })
+            let trace = Trace::of(claimed.task.traceparent.as_deref());
+            (claimed, heartbeat.hold(lease, sent), Before { started: locking, locking, locked, trace })
         };
         Ok(claimed.into_iter().map(hold).collect())
     }
@@ -271,6 +301,7 @@ impl Worker {
         let (worker, beat) = (self.clone(), heartbeat.clone());
         let fence = async move { beat.fence_for_ever().await };
         let reaper = async move { reaper::reap_for_ever(&worker).await };
+        tokio::spawn(done.clone().run_until_cancelled_owned(spending::roll_up_for_ever(self.queue.clone())));
         let worker = self.clone();
         let watchdog = async move { worker.feed_watchdog().await };
         tokio::spawn(done.clone().run_until_cancelled_owned(renewals));

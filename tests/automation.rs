@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use forms_site::Site;
 use futures::future::BoxFuture;
-use pagehand::automation::{Context, GateKeeper, OpenIntent, Registry, StepLimits, Success};
+use pagehand::automation::{Context, GateKeeper, Meter, OpenIntent, Registry, StepLimits, Success};
 use pagehand::browser::{BrowserPool, BrowserSettings, TabOptions};
 use pagehand::failure::{Failure, FailureReason};
 use pagehand::task::{Fence, Payload, Task, TaskId};
@@ -147,6 +147,8 @@ async fn attempt(task_type: &str, url: &str, change: Attempt) -> Ended {
             least_before_submit_stamped: Duration::from_secs(2),
             ..StepLimits::default()
         },
+        meter: Meter::start(Arc::default(), None, false),
+        assistant: None,
     };
     let automation = Registry::standard().get(task_type).unwrap();
     let result = automation.run(&ctx).await;

@@ -656,3 +656,91 @@ async fn a_server_that_others_can_reach_does_not_start_without_tokens() {
         assert!(matches!(refused, Err(WebError::UnusableToken { .. })));
     }
 }
+
+#[tokio::test]
+async fn filters_can_be_negated_and_a_run_without_a_failure_has_no_reason() {
+    let app = TestApp::open().await;
+    app.failed(2).await;
+    app.enqueue(3).await;
+    let found = async |query: &str| {
+        let answer = app.get(&format!("/runs?{query}")).await;
+        assert_eq!(answer.status, 200, "{query}: {}", answer.text());
+        answer.json()["runs"].as_array().unwrap().len()
+    };
+    assert_eq!(found("not_status=failed").await, 3);
+    assert_eq!(found("not_status=failed,pending").await, 0);
+    assert_eq!(found("not_failure_reason=timeout").await, 3);
+    assert_eq!(found("not_failure_reason=blocked&status=failed").await, 2);
+    assert_eq!(found("not_failure_code=nav.timeout,a.b").await, 3);
+    assert_eq!(found("not_site=https://example.org").await, 0);
+    assert_eq!(found("not_task_type=registration&min_retries=0").await, 5);
+    assert_eq!(found("min_retries=1").await, 0);
+    let refused = app.get("/runs?not_status=broken&min_retries=-1").await;
+    assert_eq!(errors(&refused), HashSet::from(["not_status", "min_retries"].map(str::to_owned)));
+}
+
+#[tokio::test]
+async fn runs_are_exported_as_lines_and_as_a_table_in_which_no_formula_is_run() {
+    let app = TestApp::open().await;
+    app.enqueue(1).await;
+    app.fail_all(&Failure::terminal(FailureReason::Unknown, "x.y", "=HYPERLINK(\"http://evil.example\")")).await;
+    app.enqueue(250).await;
+    let lines = app.get("/runs/export").await;
+    assert_eq!(lines.header("content-type"), "application/x-ndjson");
+    let text = lines.text();
+    let ids: HashSet<i64> =
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids.len(), 251);
+    let table = app.get("/runs/export?format=csv&status=failed").await;
+    assert!(table.header("content-disposition").starts_with("attachment"));
+    let text = table.text();
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert!(text.starts_with("id,task_type,status,url") && text.contains("\"'=HYPERLINK("), "{text}");
+    assert_eq!(app.get("/runs/export?format=xls").await.status, 400);
+}
+
+#[tokio::test]
+async fn a_run_directory_is_exported_whole_and_without_what_does_not_belong_there() {
+    let app = TestApp::open().await;
+    let id = app.failed(1).await[0];
+    app.write(id, "init.json", "{\"task_id\":1}");
+    app.write(id, "steps.jsonl", &"{\"step\":\"x\"}\n".repeat(20_000));
+    app.write(id, "secret.txt", "not ours");
+    std::os::unix::fs::symlink("/etc/passwd", app.runs.path().join(id.to_string()).join("report.html")).unwrap();
+    let answer = app.get(&format!("/runs/{id}/export")).await;
+    assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, "application/zip"));
+    let mut zip = zip::ZipArchive::new(std::io::Cursor::new(answer.body.to_vec())).unwrap();
+    let names: HashSet<String> = zip.file_names().map(str::to_owned).collect();
+    assert_eq!(names, HashSet::from(["run.json", "init.json", "steps.jsonl"].map(|name| format!("run-{id}/{name}"))));
+    let mut steps = String::new();
+    std::io::Read::read_to_string(&mut zip.by_name(&format!("run-{id}/steps.jsonl")).unwrap(), &mut steps).unwrap();
+    assert_eq!(steps.lines().count(), 20_000);
+    assert_eq!(app.get("/runs/999999/export").await.status, 404);
+}
+
+#[tokio::test]
+async fn workers_are_listed_with_what_each_is_doing() {
+    let app = TestApp::open().await;
+    let id = app.enqueue(1).await[0];
+    let worker = WorkerIdentity { name: "w1".to_owned(), incarnation: "i1".to_owned() };
+    let _presence = app.queue.be_present(&worker).await.unwrap();
+    assert_eq!(app.get("/workers").await.json()["workers"][0]["tasks"], json!([]));
+    app.queue.claim(&worker, 1, Duration::from_secs(60)).await.unwrap();
+    let workers = app.get("/workers").await.json();
+    let found = &workers["workers"][0];
+    assert_eq!((&found["name"], &found["alive"], &found["tasks"][0]["id"]), (&json!("w1"), &json!(true), &json!(id)));
+}
+
+#[tokio::test]
+async fn the_audit_trail_says_who_did_what() {
+    let app = TestApp::with_tokens().await;
+    let id = app.failed(1).await[0];
+    let retried = send(app.address, "POST", &format!("/runs/{id}/retry"), &[OPERATE, JSON], "{}").await;
+    assert_eq!(retried.status, 202);
+    let audit = send(app.address, "GET", "/audit?limit=5", &[READ], "").await.json();
+    let entry = &audit["entries"][0];
+    assert_eq!(
+        (&entry["who"], &entry["action"], &entry["subject"]),
+        (&json!("ops"), &json!("run.retry"), &json!(id.to_string()))
+    );
+}

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::forms::{ButtonFacts, Dictionary, Field, Form, FormKind, Role, Words};
 use super::gate::{Gate, Submission};
 use super::look::{FrameView, View, scroll_down, wait_for_fields};
-use super::{Context, changed_under_us, failed, obstacles};
+use super::{Context, changed_under_us, failed, fallback, obstacles};
 use crate::browser::{ActionCheck, BrowserError, ElementRef, SubmitReport};
 use crate::failure::{Failure, FailureReason};
 
@@ -55,8 +55,13 @@ pub async fn prepare(ctx: &Context, plan: &Plan<'_>) -> Result<Filled, Failure> 
 }
 
 async fn prepare_once(ctx: &Context, plan: &Plan<'_>, retries: u32) -> Result<Filled, Failure> {
-    let view =
-        ctx.step("find_form", json!({ "kind": plan.kind.as_str(), "step_retries": retries }), find(ctx, plan)).await?;
+    let meta = json!({ "kind": plan.kind.as_str(), "step_retries": retries });
+    let view = match ctx.step("find_form", meta, find(ctx, plan)).await {
+        Err(missing) if fallback::may_help(ctx, &missing) => {
+            ctx.step("ask_model", json!({ "kind": plan.kind.as_str() }), fallback::suggest(ctx, plan, missing)).await?
+        }
+        found => found?,
+    };
     let (frame, form) = view.best(plan.kind).ok_or_else(|| (plan.missing)(&view))?;
     ctx.note(
         "form_found",

@@ -15,6 +15,7 @@ use crate::automation::Registry;
 use crate::browser::BrowserPool;
 use crate::cli::DemoArgs;
 use crate::config::Config;
+use crate::cost::Prices;
 use crate::demo::{DemoSite, Expectation, Scenario, scenarios};
 use crate::queue::{Live, Queue, RunSummary};
 use crate::retry::RetryPolicy;
@@ -62,6 +63,10 @@ pub async fn run(mut config: Config, args: DemoArgs) -> anyhow::Result<()> {
     let site = DemoSite::start().context("the demo site can't be started")?;
     eprintln!("the demo site is at {}", site.origin());
 
+    if config.prices == Prices::default() {
+        // Something to look at; not what anything costs anywhere.
+        config.prices = Prices { version: "demo".to_owned(), browser_second_usd: 0.000_05, ..Prices::default() };
+    }
     let web = args.serve.then(|| super::serve::web_settings(&config, None)).transpose()?;
     let settings = Settings { task_timeout: TASK_TIMEOUT, retry: RETRY, ..settings(&config, Some(args.concurrency)) };
     let identity = new_life(format!("demo-{}", std::process::id()));

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Database, plain, print_json, print_line, table};
 use crate::cli::{FilterArgs, RunsArgs, RunsCommand};
 use crate::config::Config;
-use crate::queue::{Queue, QueueError, RunDetail, RunFilter, RunSummary};
+use crate::queue::{Queue, QueueError, RunDetail, RunFilter, RunSummary, Without};
 use crate::record::rfc3339;
 use crate::task::{TaskId, TaskStatus};
 
@@ -55,11 +55,19 @@ async fn dispatch(queue: &Queue, config: &Config, args: RunsArgs) -> anyhow::Res
             if all {
                 return retry_all(queue, as_filter(filter), confirm_uncertain, json).await;
             }
-            each(&ids, json, "retried", async |id| queue.retry(id, confirm_uncertain).await).await
+            each(&ids, json, "retried", async |id| {
+                queue.retry(id, confirm_uncertain).await?;
+                let details = json!({"source": "cli", "confirm_uncertain": confirm_uncertain});
+                queue.note(&operator(), "run.retry", &id.to_string(), &details).await
+            })
+            .await
         }
+        RunsCommand::Tail => super::top::tail(queue, json).await,
         RunsCommand::Cancel { ids } => {
             each(&ids, json, "cancelled", async |id| {
-                if queue.cancel(id).await? == TaskStatus::Running {
+                let status = queue.cancel(id).await?;
+                queue.note(&operator(), "run.cancel", &id.to_string(), &json!({"source": "cli"})).await?;
+                if status == TaskStatus::Running {
                     eprintln!("{id} is running: its worker has been asked to stop before it submits");
                 }
                 Ok(())
@@ -113,7 +121,19 @@ async fn each(
 }
 
 async fn retry_all(queue: &Queue, filter: RunFilter, confirm_uncertain: bool, json: bool) -> anyhow::Result<()> {
-    let report = queue.retry_all(&filter, confirm_uncertain).await?;
+    let shown = std::io::stderr().is_terminal();
+    let report = queue.retry_all_reporting(&filter, confirm_uncertain, |sums| {
+        if shown {
+            eprint!("\r{} retried", sums.retried);
+        }
+    });
+    let report = report.await?;
+    if shown {
+        eprintln!();
+    }
+    let details = json!({"source": "cli", "filter": format!("{filter:?}"), "retried": report.retried,
+                         "confirm_uncertain": confirm_uncertain});
+    queue.note(&operator(), "runs.retry", "runs", &details).await?;
     if json {
         return print_json(&report);
     }
@@ -154,13 +174,35 @@ async fn export(queue: &Queue, filter: &RunFilter, mut out: impl Write) -> anyho
     }
 }
 
+/// Who it is, for the audit trail.
+fn operator() -> String {
+    let name = std::env::var("USER").ok().filter(|name| !name.is_empty());
+    name.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+}
+
 fn no_run(id: TaskId) -> String {
     format!("there is no run {id}; `pagehand runs ls` lists what is")
 }
 
 fn as_filter(args: FilterArgs) -> RunFilter {
-    let FilterArgs { status, failure_reason, failure_code, task_type, site, since, until, q } = args;
-    RunFilter { status, failure_reason, failure_code, task_type, site, since, until, q }
+    RunFilter {
+        status: args.status,
+        failure_reason: args.failure_reason,
+        failure_code: args.failure_code,
+        task_type: args.task_type,
+        site: args.site,
+        since: args.since,
+        until: args.until,
+        q: args.q,
+        min_retries: args.min_retries,
+        without: Without {
+            status: args.not_status,
+            failure_reason: args.not_failure_reason,
+            failure_code: args.not_failure_code,
+            task_type: args.not_task_type,
+            site: args.not_site,
+        },
+    }
 }
 
 fn list(runs: &[RunSummary]) -> String {

@@ -12,6 +12,7 @@ use crate::automation::Registry;
 use crate::browser::{BrowserPool, BrowserSettings, ThirdParties};
 use crate::cli::WorkerArgs;
 use crate::config::Config;
+use crate::llm::Client;
 use crate::queue::{Presence, Queue, WorkerIdentity};
 use crate::telemetry::RunsDir;
 use crate::worker::{Settings, Stop, Until, Worker};
@@ -56,9 +57,31 @@ async fn start(
     let identity = identity(args.instance)?;
     let presence = queue.be_present(&identity).await.context("the worker can't show that it is alive")?;
     crate::observability::name_worker(&identity.name);
-    let settings = settings(config, args.concurrency);
+    let settings = Settings { assistant: assistant(config)?, ..settings(config, args.concurrency) };
     let worker = Worker::new(queue.clone(), identity, runs, browsers, Registry::standard(), settings);
+    serve_metrics(&worker, config.worker.metrics_listen).await?;
     Ok((Arc::new(worker), if args.drain { Until::Drained } else { Until::Stopped }, presence))
+}
+
+/// The language model to ask, where one is configured.
+fn assistant(config: &Config) -> anyhow::Result<Option<Arc<Client>>> {
+    let llm = &config.llm;
+    let Some(url) = llm.url.clone() else { return Ok(None) };
+    let key = llm.key.as_ref().map(|key| key.resolve()).transpose().context("llm.key")?;
+    let timeout = llm.timeout_seconds.duration();
+    Ok(Some(Arc::new(Client::new(url, llm.model.clone(), key, timeout, llm.max_output_tokens))))
+}
+
+/// Serves the worker's counters as long as the process lives, where that is asked for.
+async fn serve_metrics(worker: &Worker, address: Option<std::net::SocketAddr>) -> anyhow::Result<()> {
+    let Some(address) = address else { return Ok(()) };
+    let listener = tokio::net::TcpListener::bind(address).await;
+    let listener =
+        listener.with_context(|| format!("can't listen on {address}; choose another worker.metrics_listen"))?;
+    tracing::info!(event = "worker.metrics_listening", address = %listener.local_addr()?, "serving metrics");
+    let (metrics, browsers) = (worker.metrics.clone(), worker.browsers.clone());
+    tokio::spawn(async move { metrics.serve(listener, || browsers.stats()).await });
+    Ok(())
 }
 
 /// The runs directory of the configuration, created where it is missing.
@@ -96,6 +119,9 @@ pub fn settings(config: &Config, concurrency: Option<u32>) -> Settings {
         task_timeout: worker.task_timeout_seconds.duration(),
         poll: worker.poll_seconds.duration(),
         retry: config.retry_policy(),
+        prices: Arc::new(config.prices.clone()),
+        budget: config.budget,
+        assistant: None,
         user_agent: user_agent(worker.contact.as_deref()),
         sandbox: config.browser.sandbox,
         egress: egress_limits(config),

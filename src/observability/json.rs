@@ -141,6 +141,13 @@ impl Visit for Fields<'_> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
+        // Fields of tracing have no lists: a chain comes as one in JSON.
+        if field.name().ends_with(".chain")
+            && let Ok(Value::Array(causes)) = serde_json::from_str(value)
+        {
+            let causes = causes.iter().take(20).map(|cause| cut(cause.as_str().unwrap_or_default()).into());
+            return self.set(field, causes.collect::<Vec<Value>>());
+        }
         self.set(field, cut(value));
     }
 
@@ -238,6 +245,13 @@ mod tests {
     fn a_long_text_is_cut_and_says_by_how_much() {
         let lines = logged(|| tracing::info!(text = "x".repeat(10_000), "x"));
         assert!(parsed(&lines[0])["text"].as_str().unwrap().ends_with("x…(+1808 bytes)"));
+    }
+
+    #[test]
+    fn a_chain_is_a_list() {
+        let causes = serde_json::json!(["above", "below\n"]).to_string();
+        let lines = logged(|| tracing::info!(err.chain = causes, "x"));
+        assert_eq!(parsed(&lines[0])["err.chain"], json!(["above", "below\n"]));
     }
 
     #[test]

@@ -89,6 +89,19 @@ impl Queue {
     /// # Errors
     /// Postgres can't be reached; the chunks before stay retried.
     pub async fn retry_all(&self, filter: &RunFilter, confirm_uncertain: bool) -> Result<BulkRetry, QueueError> {
+        self.retry_all_reporting(filter, confirm_uncertain, |_| {}).await
+    }
+
+    /// As [`Queue::retry_all`]; `progress` is told the sums after each chunk.
+    ///
+    /// # Errors
+    /// As for [`Queue::retry_all`].
+    pub async fn retry_all_reporting(
+        &self,
+        filter: &RunFilter,
+        confirm_uncertain: bool,
+        mut progress: impl FnMut(&BulkRetry),
+    ) -> Result<BulkRetry, QueueError> {
         let filter = RunFilter { status: Some(TaskStatus::Failed), ..filter.clone() };
         let mut total = BulkRetry::default();
         let mut below = i64::MAX;
@@ -100,6 +113,7 @@ impl Queue {
             total.retried += chunk.retried;
             total.need_confirmation += chunk.need_confirmation;
             total.conflicts += chunk.conflicts;
+            progress(&total);
         }
     }
 

@@ -8,9 +8,10 @@
 
 use std::time::Duration;
 
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{ConnectOptions, PgConnection};
 use tokio::task::JoinHandle;
 
+use super::watch::show_alive;
 use super::{Queue, QueueError, WorkerIdentity, bounded};
 use crate::retry::Reconnect;
 
@@ -40,11 +41,14 @@ impl Queue {
         let Some(mut connection) = queue.lock_presence(&incarnation).await? else {
             return Err(QueueError::Conflict(format!("another live process has the incarnation {incarnation}")));
         };
+        // What shows it to people is not worth more than a try.
+        let _ = bounded(show_alive(&mut connection, worker)).await;
+        let worker = worker.clone();
         let holder = tokio::spawn(async move {
             let mut waits = Reconnect::new(Duration::from_millis(200), Duration::from_secs(5));
             loop {
                 tokio::time::sleep(PROBE_EVERY).await;
-                if bounded(connection.ping()).await.is_ok() {
+                if bounded(show_alive(&mut connection, &worker)).await.is_ok() {
                     continue;
                 }
                 tracing::debug!("the connection that shows this worker to be alive was lost");

@@ -36,6 +36,25 @@ pub struct RunFilter {
     pub until: Option<DateTime<Utc>>,
     /// A number of a task, or a part of its URL, last error or failure code, in any case.
     pub q: Option<String>,
+    /// With at least so many attempts before the latest one.
+    pub min_retries: Option<u32>,
+    /// And none of these.
+    pub without: Without,
+}
+
+/// What runs must not be; a run without a failure has none of the reasons and codes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Without {
+    /// In none of these statuses.
+    pub status: Vec<TaskStatus>,
+    /// Whose latest failure has none of these reasons.
+    pub failure_reason: Vec<FailureReason>,
+    /// Nor these codes.
+    pub failure_code: Vec<String>,
+    /// Of none of these task types.
+    pub task_type: Vec<String>,
+    /// On none of these origins.
+    pub site: Vec<String>,
 }
 
 /// Where the next page begins; opaque to clients.
@@ -404,6 +423,25 @@ pub(super) fn conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter,
     }
     if let Some(until) = filter.until {
         query.push(" AND created_at < ").push_bind(until);
+    }
+    if let Some(least) = filter.min_retries {
+        query.push(" AND retry_count >= ").push_bind(i32::try_from(least).unwrap_or(i32::MAX));
+    }
+    for status in &filter.without.status {
+        query.push(" AND status <> '").push(status.as_str()).push("'");
+    }
+    for reason in &filter.without.failure_reason {
+        query.push(" AND failure_reason IS DISTINCT FROM '").push(reason.as_str()).push("'");
+    }
+    let texts = [
+        ("failure_code", &filter.without.failure_code),
+        ("task_type", &filter.without.task_type),
+        ("site", &filter.without.site),
+    ];
+    for (column, values) in texts {
+        for value in values {
+            query.push(" AND ").push(column).push(" IS DISTINCT FROM ").push_bind(clean::text(value).into_owned());
+        }
     }
     if let Some(q) = filter.q.as_deref().map(str::trim).filter(|q| !q.is_empty()) {
         let text = clean::text(q).to_lowercase();

@@ -210,6 +210,11 @@ impl Run {
         new
     }
 
+    /// All steps so far, in order.
+    pub fn steps(&self) -> Vec<StepRecord> {
+        locked(&self.0.state).steps.clone()
+    }
+
     /// The lease is lost: from when this returns nothing of this attempt is written any more, not even a snapshot
     /// that is under way.
     pub fn revoke(&self) {

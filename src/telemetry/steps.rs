@@ -199,11 +199,36 @@ fn record(
         meta: Value::Object(meta),
     };
     let attempt = run.0.fence.0;
+    let mut logged = step.clone();
     run.0.add_step(MAX_STEPS, |seq| {
         step.seq = seq;
+        logged.seq = seq;
         let line = line(&step, attempt);
         (step, line)
     });
+    log(run, &logged);
+}
+
+/// A step that took time is a line of the log. What it failed of is said once, by the worker, when the attempt ends.
+fn log(run: &Run, step: &StepRecord) {
+    if step.finished_at == step.started_at {
+        return;
+    }
+    let text = |key: &str| step.meta.get(key).and_then(Value::as_str);
+    tracing::info!(
+        event = "step.finished",
+        action = if step.ok { "step_completed" } else { "step_failed" },
+        run_id = run.0.task_id.0,
+        step = step.name,
+        step_seq = step.seq,
+        duration_ms = (step.duration.as_secs_f64() * 1e6).round() / 1e3,
+        tokens = step.tokens,
+        cost_usd = step.cost_usd,
+        retry_count = run.0.retry_count,
+        failure_reason = text("failure_reason"),
+        failure_code = text("failure_code"),
+        "step finished"
+    );
 }
 
 fn line(step: &StepRecord, attempt: i64) -> io::Result<Vec<u8>> {

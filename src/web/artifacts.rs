@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use axum::body::Body;
@@ -26,6 +27,8 @@ use crate::task::TaskId;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
+/// Most entries of a directory that are looked at.
+const MAX_FILES: usize = 10_000;
 /// Names that each run has.
 const FIXED: [&str; 6] =
     ["init.json", "steps.jsonl", "final_result.json", "dom_snapshot.html", "screenshot.png", "report.html"];
@@ -34,15 +37,15 @@ const OF_ATTEMPT: [&str; 2] = ["init.json", "final_result.json"];
 
 /// A file of a run directory that may be asked for.
 #[derive(Debug, PartialEq, Eq)]
-struct ArtifactName {
+pub(super) struct ArtifactName {
     /// `attempts/N/`, for an earlier attempt.
     attempt: Option<u32>,
-    name: String,
+    pub(super) name: String,
 }
 
 impl ArtifactName {
     /// Only names that `telemetry` writes.
-    fn parse(attempt: Option<&str>, name: &str) -> Option<ArtifactName> {
+    pub(super) fn parse(attempt: Option<&str>, name: &str) -> Option<ArtifactName> {
         let attempt = match attempt {
             Some(text) => Some(number(text)?),
             None => None,
@@ -52,6 +55,14 @@ impl ArtifactName {
             None => FIXED.contains(&name) || is_snapshot(name),
         };
         known.then(|| ArtifactName { attempt, name: name.to_owned() })
+    }
+
+    /// Its path below the run directory.
+    pub(super) fn path(&self) -> String {
+        match self.attempt {
+            Some(attempt) => format!("attempts/{attempt}/{}", self.name),
+            None => self.name.clone(),
+        }
     }
 
     /// Whether what is under this name never changes.
@@ -175,8 +186,31 @@ async fn serve(
     Ok(response)
 }
 
+/// The files that a run directory has, of those that may be asked for.
+pub(super) fn list(root: &Path, id: TaskId) -> io::Result<Vec<ArtifactName>> {
+    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let names = |at: &OwnedFd| -> io::Result<Vec<String>> {
+        let entries = rustix::fs::Dir::read_from(at)?;
+        let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_str().ok()?.to_owned()));
+        let mut names: Vec<String> = names.take(MAX_FILES).collect();
+        names.sort();
+        Ok(names)
+    };
+    let root = openat(CWD, root, directory - OFlags::NOFOLLOW, Mode::empty())?;
+    let run = openat(&root, id.to_string(), directory, Mode::empty())?;
+    let mut found: Vec<ArtifactName> = names(&run)?.iter().filter_map(|name| ArtifactName::parse(None, name)).collect();
+    if let Ok(attempts) = openat(&run, "attempts", directory, Mode::empty()) {
+        for attempt in names(&attempts)? {
+            if let Ok(at) = openat(&attempts, attempt.as_str(), directory, Mode::empty()) {
+                found.extend(names(&at)?.iter().filter_map(|name| ArtifactName::parse(Some(&attempt), name)));
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Opens a file of a run and says its size. No piece of the way may be a link, and the file no device or pipe.
-fn open(root: &Path, id: TaskId, name: &ArtifactName) -> io::Result<(File, u64)> {
+pub(super) fn open(root: &Path, id: TaskId, name: &ArtifactName) -> io::Result<(File, u64)> {
     let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     // The root itself is the operator's word: it may be a link.
     let mut at = openat(CWD, root, directory - OFlags::NOFOLLOW, Mode::empty())?;

@@ -13,14 +13,29 @@ use http::{StatusCode, header};
 use serde_json::Value;
 
 use super::problem::Problem;
-use crate::queue::RunFilter;
+use crate::queue::{RunFilter, Without};
 use crate::record::rfc3339;
 use crate::task::{FieldError, TaskId};
 
 /// Longest text to look for, and longest other parameter, in characters.
 const MAX_TEXT: usize = 300;
 /// Names of the filters, in the order in which links write them.
-pub const FILTERS: [&str; 8] = ["status", "failure_reason", "failure_code", "task_type", "site", "since", "until", "q"];
+pub const FILTERS: [&str; 14] = [
+    "status",
+    "failure_reason",
+    "failure_code",
+    "task_type",
+    "site",
+    "since",
+    "until",
+    "q",
+    "min_retries",
+    "not_status",
+    "not_failure_reason",
+    "not_failure_code",
+    "not_task_type",
+    "not_site",
+];
 
 /// Parameters of the address.
 #[derive(Debug, Clone, Default)]
@@ -199,6 +214,17 @@ impl Fields {
         }
     }
 
+    /// Up to ten values with commas between them.
+    fn list<T, E: std::fmt::Display>(&mut self, name: &'static str, read: impl Fn(&str) -> Result<T, E>) -> Vec<T> {
+        let values = self.read(name, |text| {
+            let values = text.split(',').map(str::trim).filter(|value| !value.is_empty());
+            let values: Vec<T> =
+                values.map(|value| read(value).map_err(|error| error.to_string())).collect::<Result<_, _>>()?;
+            if values.len() <= 10 { Ok(values) } else { Err("must be ten values at most".to_owned()) }
+        });
+        values.unwrap_or_default()
+    }
+
     /// The filter of `GET /runs`.
     pub fn filter(&mut self) -> RunFilter {
         let now = Utc::now();
@@ -212,6 +238,16 @@ impl Fields {
             since: self.read("since", |text| read_time(text, now)),
             until: self.read("until", |text| read_time(text, now)),
             q: self.text("q"),
+            min_retries: self.number("min_retries", 0..=1_000_000),
+            without: Without {
+                status: self.list("not_status", str::parse),
+                failure_reason: self.list("not_failure_reason", str::parse),
+                failure_code: self.list("not_failure_code", |text| Ok::<_, String>(text.to_owned())),
+                task_type: self.list("not_task_type", |text| Ok::<_, String>(text.to_owned())),
+                site: self.list("not_site", |text| {
+                    text.parse::<crate::site::Origin>().map(|origin| origin.as_str().to_owned())
+                }),
+            },
         };
         if let (Some(since), Some(until)) = (filter.since, filter.until)
             && since >= until
@@ -262,6 +298,12 @@ pub fn as_query(filter: &RunFilter) -> String {
         filter.since.map(rfc3339),
         filter.until.map(rfc3339),
         filter.q.clone(),
+        filter.min_retries.map(|least| least.to_string()),
+        joined(&filter.without.status),
+        joined(&filter.without.failure_reason),
+        joined(&filter.without.failure_code),
+        joined(&filter.without.task_type),
+        joined(&filter.without.site),
     ];
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     for (name, value) in FILTERS.iter().zip(values) {
@@ -270,6 +312,10 @@ pub fn as_query(filter: &RunFilter) -> String {
         }
     }
     query.finish()
+}
+
+fn joined<T: ToString>(values: &[T]) -> Option<String> {
+    (!values.is_empty()).then(|| values.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
 }
 
 /// A text from outside, short and plain enough for a message.
@@ -288,7 +334,8 @@ mod tests {
     #[test]
     fn a_filter_survives_being_written_into_an_address() {
         let query = "status=failed&failure_reason=timeout&failure_code=nav.timeout&task_type=comment\
-                     &site=https%3A%2F%2Fexample.org&since=2024-01-15&until=2024-02-01T00%3A00%3A00Z&q=a%26b%25+c";
+                     &site=https%3A%2F%2Fexample.org&min_retries=2&not_status=failed,pending&not_failure_reason=timeout\
+                     &not_failure_code=a.b,c.d&not_site=https%3A%2F%2Fother.example&since=2024-01-15&until=2024-02-01T00%3A00%3A00Z&q=a%26b%25+c";
         let mut first = fields(query);
         let filter = first.filter();
         assert_eq!(first.finish(), Ok(()));

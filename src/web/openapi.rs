@@ -9,7 +9,7 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
 
-use super::{artifacts, events, metrics, runs_api, summary_api};
+use super::{artifacts, events, export, metrics, runs_api, summary_api};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,6 +18,8 @@ use super::{artifacts, events, metrics, runs_api, summary_api};
         runs_api::list,
         runs_api::failed,
         runs_api::detail,
+        export::runs,
+        export::run_directory,
         runs_api::enqueue,
         runs_api::retry,
         runs_api::preview_retry,
@@ -26,6 +28,8 @@ use super::{artifacts, events, metrics, runs_api, summary_api};
         artifacts::get,
         artifacts::get_of_attempt,
         summary_api::summary,
+        summary_api::workers,
+        summary_api::audit,
         summary_api::healthz,
         summary_api::readyz,
         metrics::serve,

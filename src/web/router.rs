@@ -10,7 +10,8 @@ use http::Method;
 
 use super::auth::Access::{self, Operate, Public, Read};
 use super::{
-    Shared, artifacts, assets, auth, events, headers, login, metrics, openapi, request_id, runs_api, summary_api,
+    Shared, artifacts, assets, auth, events, export, headers, login, metrics, openapi, request_id, runs_api,
+    summary_api,
 };
 use crate::task::MAX_PAYLOAD_BYTES;
 
@@ -44,13 +45,17 @@ pub fn table() -> Vec<Route> {
         reads("/runs/failed", Read, runs_api::failed),
         reads("/runs/retry", Read, runs_api::preview_retry),
         posts("/runs/retry", Operate, runs_api::retry_many),
+        reads("/runs/export", Read, export::runs),
         reads("/runs/{id}", Read, runs_api::detail),
+        reads("/runs/{id}/export", Read, export::run_directory),
         posts("/runs/{id}/retry", Operate, runs_api::retry),
         posts("/runs/{id}/cancel", Operate, runs_api::cancel),
         reads("/runs/{id}/artifacts/{name}", Read, artifacts::get),
         reads("/runs/{id}/artifacts/attempts/{n}/{name}", Read, artifacts::get_of_attempt),
         reads("/dashboard", Read, summary_api::dashboard),
         reads("/failures", Read, summary_api::failures),
+        reads("/workers", Read, summary_api::workers),
+        reads("/audit", Read, summary_api::audit),
         reads("/metrics/summary", Read, summary_api::summary),
         reads("/metrics", Read, metrics::serve),
         reads("/events", Read, events::listen),

@@ -1,23 +1,31 @@
 //! Numbers over a time range, dead letters in groups, and whether this server is well.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use chrono::TimeDelta;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::auth::Caller;
 use super::input::{Fields, Query};
 use super::negotiate::Wanted;
 use super::problem::{Problem, ProblemBody};
-use super::{Shared, pages};
-use crate::queue::{FailureCount, Part, StepSummary, Totals};
+use super::{Shared, pages, wire};
+use crate::queue::{FailureCount, Part, StepSummary, Totals, WorkerNow};
 use crate::record::rfc3339;
 
 /// How long `/readyz` waits for Postgres.
-const READY_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
+const READY_LIMIT: Duration = Duration::from_secs(2);
+/// Hours counted anew before the numbers are given, how long that may take, and how many at once in the background.
+const HOURS_AT_ONCE: u32 = 2;
+const ROLL_UP_LIMIT: Duration = Duration::from_millis(300);
+const HOURS_IN_BACKGROUND: u32 = 24;
+const ROLL_UP_EVERY: Duration = Duration::from_secs(10);
 
 /// The time ranges that numbers are given for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,12 +57,12 @@ impl Range {
         }
     }
 
-    /// In how many bars its chart shows it: hours, or days.
-    fn parts(self) -> i32 {
+    /// How long each bar of its chart is.
+    fn part(self) -> TimeDelta {
         match self {
-            Range::Day => 24,
-            Range::Week => 7,
-            Range::Month => 30,
+            Range::Day => TimeDelta::hours(1),
+            Range::Week => TimeDelta::hours(6),
+            Range::Month => TimeDelta::days(1),
         }
     }
 
@@ -79,8 +87,12 @@ pub struct Summary {
     pub steps: Vec<StepSummary>,
     /// Dead letters by reason.
     pub failures: Vec<FailureCount>,
-    /// The range in equal parts, the oldest first.
+    /// The range in hours (24h), quarters of days (7d) or days (30d), UTC, the oldest first.
     pub series: Vec<Part>,
+    /// `exact`, or `1%` where there are too many runs to read each.
+    pub p95_accuracy: &'static str,
+    /// Hours in which something has changed that is not in these numbers yet.
+    pub stale_hours: i64,
 }
 
 /// `GET /metrics/summary`
@@ -113,16 +125,49 @@ pub async fn dashboard(
 }
 
 async fn summarise(app: &Shared, range: Range) -> Result<Summary, Problem> {
+    // Another process may be at it, or it may take too long: then the numbers say that they are not the newest.
+    let rolled = tokio::time::timeout(ROLL_UP_LIMIT, app.queue.roll_up(HOURS_AT_ONCE)).await;
+    let stale_hours = match rolled {
+        Ok(Ok(Some(left))) => left,
+        _ => 1,
+    };
     let period = app.queue.last(range.length()).await?;
-    let (totals, previous, steps, failures, series) = tokio::try_join!(
-        app.queue.totals(period),
-        app.queue.totals(period.before()),
+    let (now, before, steps) = tokio::try_join!(
+        app.queue.numbers(period, range.part()),
+        app.queue.numbers(period.before(), range.part()),
         app.queue.step_summaries(period),
-        app.queue.failure_counts(period),
-        app.queue.parts(period, range.parts()),
     )?;
     let (since, until) = (rfc3339(period.since), rfc3339(period.until));
-    Ok(Summary { range: range.as_str(), since, until, totals, previous, steps, failures, series })
+    Ok(Summary {
+        range: range.as_str(),
+        since,
+        until,
+        totals: now.totals,
+        previous: before.totals,
+        steps,
+        failures: now.failures,
+        series: now.series,
+        p95_accuracy: if now.exact { "exact" } else { "1%" },
+        stale_hours: if now.exact { 0 } else { stale_hours },
+    })
+}
+
+/// Counts anew, as long as this server runs, the hours in which something has changed.
+pub async fn roll_up_for_ever(app: Shared, shutdown: CancellationToken) {
+    let work = async {
+        loop {
+            let wait = match app.queue.roll_up(HOURS_IN_BACKGROUND).await {
+                Ok(Some(left)) if left > 0 => Duration::from_millis(200),
+                Ok(_) => ROLL_UP_EVERY,
+                Err(error) => {
+                    tracing::warn!(event = "web.rollup_failed", err.msg = %error, "hours could not be counted");
+                    ROLL_UP_EVERY * 6
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    };
+    shutdown.run_until_cancelled(work).await;
 }
 
 /// `GET /failures`
@@ -138,6 +183,41 @@ pub async fn failures(
         Wanted::Json => Json(json!({ "groups": groups })).into_response(),
         Wanted::Html => pages::failures::page(&caller, &groups).into_response(),
     })
+}
+
+/// The workers there are.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Workers {
+    pub workers: Vec<WorkerNow>,
+}
+
+/// `GET /workers`
+#[utoipa::path(get, path = "/workers", tag = "watching", responses(
+    (status = 200, description = "those that were there within the last hour, and what each is doing", body = Workers),
+))]
+pub async fn workers(State(app): State<Shared>, Query(fields): Query) -> Result<Json<Workers>, Problem> {
+    fields.finish().map_err(Problem::parameters)?;
+    Ok(Json(Workers { workers: app.queue.workers().await? }))
+}
+
+/// What was done by hand.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Audit {
+    pub entries: Vec<wire::AuditEntry>,
+}
+
+/// `GET /audit`
+#[utoipa::path(get, path = "/audit", tag = "watching",
+    params(("limit" = Option<u32>, Query, description = "1 to 1000; 100 where nothing is said", minimum = 1, maximum = 1000)),
+    responses(
+        (status = 200, description = "the newest first", body = Audit),
+        (status = 400, description = "a parameter can't be taken", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
+pub async fn audit(State(app): State<Shared>, Query(mut fields): Query) -> Result<Json<Audit>, Problem> {
+    let limit = fields.number("limit", 1..=1_000);
+    fields.finish().map_err(Problem::parameters)?;
+    let entries = app.queue.audit(limit.unwrap_or(100)).await?;
+    Ok(Json(Audit { entries: entries.into_iter().map(wire::AuditEntry::from).collect() }))
 }
 
 /// `GET /healthz`: the process runs.

@@ -138,6 +138,22 @@ pub struct TrailEntry {
     pub details: Value,
 }
 
+/// Something that a person did.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AuditEntry {
+    pub id: i64,
+    /// On what: a run's number, an origin, `runs`.
+    pub subject: String,
+    #[serde(flatten)]
+    pub entry: TrailEntry,
+}
+
+impl From<queue::AuditEntry> for AuditEntry {
+    fn from(entry: queue::AuditEntry) -> AuditEntry {
+        AuditEntry { id: entry.id, subject: entry.subject.clone(), entry: entry.into() }
+    }
+}
+
 /// What became of a task to enqueue.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Enqueued {

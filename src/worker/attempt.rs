@@ -12,9 +12,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::gatekeeper::Gate;
 use super::heartbeat::Held;
+use super::trace::Trace;
 use super::verdict::{Ended, Submission, decide};
 use super::{Worker, settle};
-use crate::automation::{Automation, Context, OpenIntent, StepLimits};
+use crate::automation::{Automation, Context, Meter, OpenIntent, StepLimits};
 use crate::browser::{Denial, DenialKind, TabOptions, UpstreamProxy};
 use crate::failure::{Failure, FailureReason};
 use crate::queue::{Claimed, Outcome, Settled, Settlement};
@@ -39,12 +40,15 @@ pub(super) struct Before {
     pub(super) locking: DateTime<Utc>,
     /// The claim was answered.
     pub(super) locked: DateTime<Utc>,
+    /// What it is part of.
+    pub(super) trace: Trace,
 }
 
 /// Carries out one claimed task and settles it.
 pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, held: Held) {
     let lease = Lease { task_id: claimed.task.id, fence: claimed.fence };
     let began = Instant::now();
+    let _in_flight = worker.metrics.received(&claimed.task);
     let held = Arc::new(held);
     let run = open_record(worker, &claimed, before).await;
     held.attach(&run);
@@ -70,7 +74,10 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
     let earlier = claimed.open_intent.as_ref().is_some_and(|intent| intent.let_go);
     let open = gate.is_open() || (earlier && !gate.answered.load(Ordering::SeqCst));
     let submission = if open { Submission::Open } else { Submission::Settled };
-    let Some(outcome) = decide(&claimed.task, result, submission, &worker.settings.retry) else {
+    let outcome = decide(&claimed.task, result, submission, &worker.settings.retry);
+    worker.metrics.ended(&claimed.task, outcome.as_ref(), execution_time);
+    worker.metrics.steps(&claimed.task, &run.steps());
+    let Some(outcome) = outcome else {
         run.revoke();
         tracing::warn!(
             event = "lease.lost",
@@ -117,6 +124,9 @@ async fn open_record(worker: &Worker, claimed: &Claimed, before: Before) -> Run 
     meta.insert("attempt_id".into(), json!(claimed.fence));
     meta.insert("version".into(), json!(env!("CARGO_PKG_VERSION")));
     meta.insert("sandbox".into(), json!(worker.settings.sandbox));
+    meta.insert("trace_id".into(), json!(before.trace.trace_id()));
+    meta.insert("span_id".into(), json!(before.trace.span_id()));
+    meta.insert("request_id".into(), json!(task.request_id));
     let secrets = match Payload::parse(&task.task_type, &task.payload) {
         Ok(Payload::Registration(payload)) => vec![payload.password],
         _ => Vec::new(),
@@ -166,6 +176,7 @@ async fn carry_out(
         None => log_step(run, "no_proxy_available", json!({})),
     }
 
+    let budget = worker.left_for(task.id).await.map_err(Ended::Failed)?;
     log_step(run, "starting_automation_execution", json!({}));
     let deadline = Instant::now() + worker.settings.task_timeout;
     let upstream: Option<UpstreamProxy> = proxy.as_ref().map(|proxy| proxy.upstream.clone());
@@ -188,6 +199,8 @@ async fn carry_out(
         open_intent,
         deadline,
         limits: limits(worker.settings.task_timeout),
+        meter: Meter::start(worker.settings.prices.clone(), budget, proxy.is_some()),
+        assistant: worker.settings.assistant.clone(),
     };
 
     let result = supervise(automation.as_ref(), &context, held, gate, deadline).await;
@@ -212,6 +225,7 @@ async fn carry_out(
             context.snapshot(SnapshotKind::Error).await;
         }
     }
+    context.charge_rest();
     let (bytes_sent, bytes_received) = context.tab.traffic();
     let traffic =
         |success: bool| json!({"success": success, "bytes_sent": bytes_sent, "bytes_received": bytes_received});
@@ -319,9 +333,18 @@ fn log_outcome(task: &Task, outcome: &Outcome, took: Duration) {
     let duration_ms = took.as_millis() as u64;
     let failed = |event: &str, failure: &Failure, message: &str| {
         tracing::warn!(
-            event, task_id, retry_count, duration_ms, task_type = task.task_type, site = task.site,
-            failure_reason = failure.reason.as_str(), failure_code = &*failure.code, retryable = failure.retryable,
-            err.msg = failure.message, err.chain = ?failure.causes, "{message}"
+            event,
+            task_id,
+            retry_count,
+            duration_ms,
+            task_type = task.task_type,
+            site = task.site,
+            failure_reason = failure.reason.as_str(),
+            failure_code = &*failure.code,
+            retryable = failure.retryable,
+            err.msg = failure.message,
+            err.chain = json!(failure.causes).to_string(),
+            "{message}"
         );
     };
     match outcome {

@@ -87,6 +87,10 @@ impl GateKeeper for Gate {
         self.commit_intent(intent).boxed()
     }
 
+    fn has_let_go(&self) -> bool {
+        self.let_go.load(Ordering::SeqCst)
+    }
+
     fn let_go(&self) -> BoxFuture<'_, Result<(), Failure>> {
         self.mark_let_go().boxed()
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 
 use pagehand::devdb::{DevDb, Durability};
 use pagehand::queue::Queue;
+use sha2::{Digest, Sha256};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::Mutex;
@@ -72,8 +73,10 @@ async fn server() -> Arc<DevDb> {
 
 /// A migrated database to copy. Its name has the checksums of the migrations, so that a change of them makes a new one.
 async fn template(server: &DevDb) -> String {
-    let checksums: Vec<u8> = sqlx::migrate!().iter().flat_map(|step| step.checksum.iter().take(4).copied()).collect();
-    let name = checksums.iter().fold("template_".to_owned(), |name, byte| format!("{name}{byte:02x}"));
+    // Names in Postgres have 63 bytes at most, so it is a checksum of the checksums.
+    let checksums: Vec<u8> = sqlx::migrate!().iter().flat_map(|step| step.checksum.iter().copied()).collect();
+    let digest = Sha256::digest(&checksums);
+    let name = digest.iter().take(16).fold("template_".to_owned(), |name, byte| format!("{name}{byte:02x}"));
     let mut admin = admin(&server.url()).await;
     // One at a time, over all processes: the lock ends with the connection.
     run(&mut admin, "SELECT pg_advisory_lock(4711)".to_owned()).await;

@@ -103,7 +103,11 @@ fn chart(summary: &Summary) -> Markup {
             }
         }
     };
-    let unit = if summary.range == "24h" { "hour" } else { "day" };
+    let unit = match summary.range {
+        "24h" => "hour",
+        "7d" => "quarter of a day",
+        _ => "day",
+    };
     html! {
         figure class="chart" {
             figcaption {
@@ -116,7 +120,7 @@ fn chart(summary: &Summary) -> Markup {
             svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img" aria-label={ "Runs by the " (unit) } {
                 @for (n, part) in summary.series.iter().enumerate() {
                     g {
-                        title { (ago(n, summary.series.len(), unit)) ": " (part.completed) " completed, " (part.failed) " failed, " (part.other) " other" }
+                        title { (part.at.format("%Y-%m-%d %H:%M UTC")) ": " (part.completed) " completed, " (part.failed) " failed, " (part.other) " other" }
                         (bar(n, 0, part.completed, "completed"))
                         (bar(n, part.completed, part.failed, "failed"))
                         (bar(n, part.completed + part.failed, part.other, "other"))
@@ -128,21 +132,13 @@ fn chart(summary: &Summary) -> Markup {
                 table class="plain" {
                     thead { tr { th scope="col" { "When" } th scope="col" class="num" { "Completed" } th scope="col" class="num" { "Failed" } th scope="col" class="num" { "Other" } } }
                     tbody {
-                        @for (n, part) in summary.series.iter().enumerate().rev() {
-                            tr { td { (ago(n, summary.series.len(), unit)) } td class="num" { (part.completed) } td class="num" { (part.failed) } td class="num" { (part.other) } }
+                        @for part in summary.series.iter().rev() {
+                            tr { td { (part.at.format("%Y-%m-%d %H:%M UTC")) } td class="num" { (part.completed) } td class="num" { (part.failed) } td class="num" { (part.other) } }
                         }
                     }
                 }
             }
         }
-    }
-}
-
-fn ago(n: usize, of: usize, unit: &str) -> String {
-    match of - n - 1 {
-        0 => format!("the last {unit}"),
-        1 => format!("1 {unit} before"),
-        n => format!("{n} {unit}s before"),
     }
 }
 
