@@ -138,6 +138,7 @@ async fn enrol(queue: &Queue, origin: &str, max_concurrency: Option<u32>) {
         allow_private: false,
         max_concurrency,
         per_minute: None,
+        task_types: None,
     };
     queue.add_site(&site).await.expect("a site can be enrolled");
 }

@@ -229,6 +229,22 @@ pub enum SiteCommand {
         /// Tasks begun in a minute, over all workers
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         per_minute: Option<u32>,
+        /// Only for this type of task; may be given several times
+        #[arg(long = "task-type", value_name = "TYPE", value_parser = clap::builder::PossibleValuesParser::new(crate::task::TASK_TYPES))]
+        task_types: Vec<String>,
+    },
+    /// Have all workers leave a site alone: nothing is begun there, attempts under way submit nothing, its tasks wait
+    Stop {
+        /// Scheme, host and port
+        origin: String,
+        /// Why, for whoever comes next
+        #[arg(long, value_name = "TEXT", default_value = "stopped by hand")]
+        why: String,
+    },
+    /// Let the tasks of a stopped site go on
+    Resume {
+        /// Scheme, host and port
+        origin: String,
     },
     /// List the enrolled sites
     Ls,

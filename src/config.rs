@@ -86,6 +86,8 @@ pub struct Worker {
     pub task_timeout_seconds: Seconds,
     /// How often the queue is looked at when no wake-up comes.
     pub poll_seconds: Seconds,
+    /// A site is stopped after so many attempts in a row that were blocked; 0: never.
+    pub stop_after_blocked: u32,
     /// The user's address in the User-Agent, so that a site knows whom to ask.
     pub contact: Option<String>,
     /// Loopback address at which this worker's counters are served. None: nowhere.
@@ -114,6 +116,8 @@ pub struct Browser {
     pub endpoint: Option<Url>,
     /// False runs Chrome without its sandbox.
     pub sandbox: bool,
+    /// A Chrome built longer ago than this many days is warned about.
+    pub max_age_days: u64,
     /// A new browser after this many tasks.
     pub recycle_after_tasks: u32,
     /// A new browser when the memory of its processes passes this, MiB.
@@ -257,6 +261,7 @@ impl Default for Worker {
             drain_seconds: Seconds::of(120),
             task_timeout_seconds: Seconds::of(120),
             poll_seconds: Seconds::of(1),
+            stop_after_blocked: 20,
             contact: None,
             metrics_listen: None,
         }
@@ -271,7 +276,14 @@ impl Default for Retry {
 
 impl Default for Browser {
     fn default() -> Self {
-        Self { executable: None, endpoint: None, sandbox: true, recycle_after_tasks: 100, recycle_above_mib: 1_500 }
+        Self {
+            executable: None,
+            endpoint: None,
+            sandbox: true,
+            max_age_days: 45,
+            recycle_after_tasks: 100,
+            recycle_above_mib: 1_500,
+        }
     }
 }
 

@@ -95,6 +95,9 @@ pub enum QueueError {
     /// The task is still ours, and a person has called it off.
     #[error("task {} is being cancelled", .0.task_id)]
     CancelRequested(Lease),
+    /// Its site may not be acted on any more: the enrolment was removed or ran out, or somebody stopped the site.
+    #[error("{}", .0.as_str())]
+    SiteRefused(SiteRefusal),
     /// No such task.
     #[error("there is no task {0}")]
     NoSuchTask(TaskId),
@@ -111,6 +114,28 @@ impl QueueError {
     /// deadlock, a time-out, a full pool.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Database(error) if is_transient(error))
+    }
+}
+
+/// Why a site may not be acted on any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SiteRefusal {
+    /// The enrolment was removed.
+    Removed,
+    /// The authorisation ran out.
+    Expired,
+    /// The site was stopped.
+    Stopped,
+}
+
+impl SiteRefusal {
+    /// What happened, and how to mend it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Removed => "the site's enrolment was removed meanwhile; `pagehand site add` enrols it again",
+            Self::Expired => "the site's authorisation ran out meanwhile; `pagehand site add … --until DATE` renews it",
+            Self::Stopped => "the site was stopped meanwhile; `pagehand site resume` lets its tasks go on",
+        }
     }
 }
 

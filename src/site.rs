@@ -151,6 +151,8 @@ pub struct NewEnrolment {
     pub max_concurrency: Option<u32>,
     /// Most tasks begun in any 60 seconds, over all workers; None: no limit.
     pub per_minute: Option<u32>,
+    /// Which types of task may be carried out there; None: every type.
+    pub task_types: Option<Vec<String>>,
 }
 
 /// An enrolled site.
@@ -169,6 +171,13 @@ pub struct Enrolment {
     pub max_concurrency: Option<u32>,
     /// Most tasks begun in any 60 seconds, over all workers; None: no limit.
     pub per_minute: Option<u32>,
+    /// Which types of task may be carried out there; None: every type.
+    pub task_types: Option<Vec<String>>,
+    /// Since when nothing is begun there, and running attempts submit nothing.
+    #[serde(serialize_with = "serialize_optional_time")]
+    pub stopped_at: Option<DateTime<Utc>>,
+    /// Why.
+    pub stopped_why: Option<String>,
     /// When it was first enrolled.
     #[serde(serialize_with = "serialize_time")]
     pub created_at: DateTime<Utc>,
@@ -192,6 +201,23 @@ impl Enrolment {
                 "the authorisation of {origin} by {} ended at {}; renew it with `pagehand site add {origin} --until DATE`",
                 self.authorized_by,
                 crate::record::rfc3339(until)
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Enrolment {
+    /// Whether a type of task may be carried out there.
+    ///
+    /// # Errors
+    /// Which may, and how to change that.
+    pub fn check_task_type(&self, task_type: &str) -> Result<(), String> {
+        match &self.task_types {
+            Some(allowed) if !allowed.iter().any(|one| one == task_type) => Err(format!(
+                "{0} is enrolled for {1} only; `pagehand site add {0} --task-type {task_type}` says otherwise",
+                self.origin,
+                allowed.join(", "),
             )),
             _ => Ok(()),
         }
@@ -389,11 +415,16 @@ mod tests {
             allow_private: false,
             max_concurrency: None,
             per_minute: None,
+            task_types: Some(vec!["comment".to_owned()]),
+            stopped_at: None,
+            stopped_why: None,
             created_at: now,
             removed_at: None,
         };
         assert_eq!(enrolment.check_active(now), Ok(()));
         assert!(enrolment.check_active(now + Duration::from_secs(1)).unwrap_err().contains("--until"));
+        assert_eq!(enrolment.check_task_type("comment"), Ok(()));
+        assert!(enrolment.check_task_type("registration").unwrap_err().contains("--task-type registration"));
         enrolment.removed_at = Some(now);
         assert!(enrolment.check_active(now).unwrap_err().contains("site add"));
     }

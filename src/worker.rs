@@ -92,6 +92,8 @@ pub struct Settings {
     pub user_agent: String,
     /// Whether Chrome's sandbox is on; goes on every record.
     pub sandbox: bool,
+    /// A site is stopped after so many attempts in a row that were blocked; 0: never.
+    pub stop_after_blocked: u32,
     /// What pages may load from hosts that are not enrolled, and most bytes of an attempt.
     pub egress: (ThirdParties, u64),
     /// What things cost.
@@ -267,7 +269,14 @@ impl Worker {
     }
 
     async fn is_drained(&self, attempts: &TaskTracker) -> bool {
-        attempts.is_empty() && self.queue.live().await.is_ok_and(|live| live.pending == 0 && live.running == 0)
+        if !attempts.is_empty() {
+            return false;
+        }
+        let Ok(live) = self.queue.live().await else { return false };
+        // What waits for a person to resume its site is not waited for.
+        let waits =
+            live.pending == 0 || self.queue.waiting_for_stopped_sites().await.is_ok_and(|n| n >= live.pending as u64);
+        live.running == 0 && waits
     }
 
     /// Lets running tasks end; what is left after the time for it is given back, uncharged.

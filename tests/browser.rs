@@ -860,7 +860,7 @@ async fn the_captured_document_shows_what_is_there_but_no_password() {
     }
     tab.select(&find(&tab, "#s").await, "two", SOON).await.unwrap();
     tab.set_checked(&find(&tab, "#c").await, true, SOON).await.unwrap();
-    // "Show password": it is one all the same.
+    // "Show password": it is one all the same, and the picture does not show it either.
     tab.call::<()>(&tab.main_frame(), "() => { document.querySelector('#p').type = 'text' }", &[], SOON).await.unwrap();
     let html = tab.dom(SOON).await.unwrap().html;
     for wanted in [
@@ -876,6 +876,10 @@ async fn the_captured_document_shows_what_is_there_but_no_password() {
         assert!(html.contains(wanted), "{wanted} is not in {html}");
     }
     assert!(!html.contains("s3cret") && !html.contains("424242"), "{html}");
+    let look =
+        "() => ['#p', '#otp', '#a'].map(css => getComputedStyle(document.querySelector(css)).webkitTextSecurity)";
+    let covered: Vec<String> = tab.call(&tab.main_frame(), look, &[], SOON).await.unwrap();
+    assert_eq!(covered, ["disc", "disc", "none"]);
     fixture.pool.shutdown().await;
 }
 
@@ -1205,4 +1209,31 @@ fn everything_can_be_used_from_any_thread() {
         sent(tab.frames());
     }
     let _ = all;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chrome_is_not_disguised() {
+    let fixture = Fixture::new().await;
+    let page = "<!doctype html><title>x</title><script>
+        const native = (object, name) => {
+            const found = Object.getOwnPropertyDescriptor(object, name);
+            return Boolean(found && found.get && Function.prototype.toString.call(found.get).includes('[native code]'));
+        };
+        document.title = JSON.stringify({
+            own: Object.getOwnPropertyNames(navigator),
+            native: ['webdriver', 'userAgent', 'plugins', 'languages', 'platform', 'hardwareConcurrency']
+                .map(name => native(Navigator.prototype, name)),
+            ours: Object.keys(window).filter(name => /pagehand|cdc_|playwright|puppeteer/i.test(name)),
+            agent: navigator.userAgent,
+        });
+    </script>";
+    let user_agent = Some("pagehand/9 (+https://example.org/who)".to_owned());
+    let tab = fixture.pool.open(TabOptions { user_agent, ..fixture.options() }).await.unwrap();
+    tab.goto(&fixture.nasty.page("who", page), SOON).await.unwrap();
+    let (title, _) = tab.title_and_url().await.unwrap();
+    let seen: serde_json::Value = serde_json::from_str(&title).unwrap();
+    let expected = json!({"own": [], "native": [true, true, true, true, true, true], "ours": [],
+                          "agent": "pagehand/9 (+https://example.org/who)"});
+    assert_eq!(seen, expected);
+    fixture.pool.shutdown().await;
 }

@@ -30,6 +30,8 @@ async fn every_command_has_help() {
         vec!["enqueue", "registration"],
         vec!["site"],
         vec!["site", "add"],
+        vec!["site", "stop"],
+        vec!["site", "resume"],
         vec!["proxy"],
         vec!["proxy", "add"],
         vec!["runs"],
@@ -285,4 +287,28 @@ async fn an_unmigrated_database_is_refused_with_the_remedy() {
     assert!(text(&refused.stderr).contains("pagehand migrate"), "{}", text(&refused.stderr));
     assert!(program.run(&["migrate"]).await.status.success());
     assert!(program.run(&["runs", "ls"]).await.status.success());
+}
+
+#[tokio::test]
+async fn a_site_can_be_narrowed_to_types_of_task_stopped_and_resumed() {
+    let program = Program::new().await;
+    let add = ["site", "add", SITE, "--authorized-by", "Ann", "--allow-private"];
+    assert!(program.run(&[&add[..], &["--task-type", "registration"]].concat()).await.status.success());
+    let file = program.path().join("tasks.jsonl");
+    std::fs::write(&file, comment(1).to_string()).unwrap();
+    let enqueue = ["enqueue", "--file", file.to_str().unwrap()];
+    let refused = program.run(&enqueue).await;
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stderr);
+    assert!(said.contains("task_type") && said.contains("--task-type comment"), "{said}");
+    assert!(program.run(&add).await.status.success());
+    assert!(program.run(&["site", "stop", SITE, "--why", "they asked us to"]).await.status.success());
+    let listed = program.json(&["site", "ls", "--json"]).await;
+    assert_eq!(listed["sites"][0]["stopped_why"], "they asked us to");
+    assert_eq!(program.run(&["site", "stop", SITE]).await.status.code(), Some(1));
+    // Its tasks are taken, and wait; a worker that drains does not wait for them.
+    assert!(program.run(&enqueue).await.status.success());
+    program.drain().await;
+    assert_eq!(program.show(1).await["status"], "pending");
+    assert!(program.run(&["site", "resume", SITE]).await.status.success());
 }

@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use pagehand::queue::{NewProxy, Queue};
-use pagehand::site::Origin;
-use pagehand::task::NewTask;
+use pagehand::failure::{Failure, FailureReason};
+use pagehand::queue::{NewProxy, Outcome, Queue, QueueError, SiteRefusal};
+use pagehand::site::{NewEnrolment, Origin};
+use pagehand::task::{Lease, NewTask};
 
 use database::TestDb;
 use tasks::*;
@@ -89,7 +90,7 @@ async fn tasks_of_sites_that_are_not_enrolled_are_claimed_to_be_refused() {
     ended.authorized_until = Some(queue.now().await.unwrap() - Duration::from_secs(1));
     queue.add_site(&ended).await.unwrap();
     queue.add_site(&site("https://removed.example", Some(1), None)).await.unwrap();
-    assert!(queue.remove_site(&"https://removed.example".parse().unwrap()).await.unwrap());
+    assert!(queue.remove_site(&"https://removed.example".parse().unwrap(), "Ann").await.unwrap());
     let tasks = ["https://never.example", "https://ended.example", "https://removed.example"].map(task_on);
     add(&queue, &[tasks.to_vec(), tasks.to_vec()].concat()).await;
     assert_eq!(claim(&queue, 10).await.len(), 6);
@@ -191,8 +192,8 @@ async fn an_enrolment_is_replaced_removed_and_kept_on_record() {
     queue.add_site(&site(SITE, None, Some(3))).await.unwrap();
     let listed = queue.sites().await.unwrap();
     assert_eq!((listed.len(), listed[0].max_concurrency, listed[0].per_minute), (1, None, Some(3)));
-    assert!(queue.remove_site(&origin).await.unwrap());
-    assert!(!queue.remove_site(&origin).await.unwrap());
+    assert!(queue.remove_site(&origin, "Ann").await.unwrap());
+    assert!(!queue.remove_site(&origin, "Ann").await.unwrap());
     assert!(queue.sites().await.unwrap().is_empty());
     let (removed, now) = queue.enrolment(SITE).await.unwrap().unwrap();
     assert!(removed.check_active(now).is_err());
@@ -233,4 +234,80 @@ async fn a_site_has_its_own_proxies_first_and_they_take_turns() {
     assert_eq!(rests, [0, 2, 1]);
     assert!(queue.remove_proxy(a).await.unwrap());
     assert_eq!(take(SITE).await, None);
+}
+
+#[tokio::test]
+async fn a_stopped_site_s_tasks_wait_until_it_is_resumed_and_the_audit_has_both() {
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    let origin: Origin = SITE.parse().unwrap();
+    queue.add_site(&site(SITE, None, None)).await.unwrap();
+    add(&queue, &[task()]).await;
+    assert!(queue.stop_site(&origin, "Ann", "they asked us to").await.unwrap());
+    assert!(!queue.stop_site(&origin, "Ann", "again").await.unwrap());
+    assert!(claim(&queue, 10).await.is_empty());
+    assert_eq!(queue.waiting_for_stopped_sites().await.unwrap(), 1);
+    assert!(queue.resume_site(&origin, "Ann").await.unwrap());
+    assert_eq!(claim(&queue, 10).await.len(), 1);
+    assert!(queue.remove_site(&origin, "Bob").await.unwrap());
+    let audit = queue.audit(10).await.unwrap();
+    let trail: Vec<(&str, &str)> = audit.iter().map(|entry| (entry.who.as_str(), entry.action.as_str())).collect();
+    let expected = [("Bob", "site.remove"), ("Ann", "site.resume"), ("Ann", "site.stop"), ("the tests", "site.add")];
+    assert_eq!(trail, expected);
+}
+
+#[tokio::test]
+async fn nothing_is_submitted_once_the_site_is_removed_expired_or_stopped() {
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    let origin: Origin = SITE.parse().unwrap();
+    for refusal in [SiteRefusal::Removed, SiteRefusal::Expired, SiteRefusal::Stopped] {
+        queue.add_site(&site(SITE, None, None)).await.unwrap();
+        add(&queue, &[task()]).await;
+        let claimed = claim(&queue, 1).await;
+        let lease = Lease { task_id: claimed[0].task.id, fence: claimed[0].fence };
+        match refusal {
+            SiteRefusal::Removed => {
+                assert!(queue.remove_site(&origin, "Ann").await.unwrap());
+            }
+            SiteRefusal::Expired => {
+                let ended =
+                    NewEnrolment { authorized_until: Some(queue.now().await.unwrap()), ..site(SITE, None, None) };
+                queue.add_site(&ended).await.unwrap();
+            }
+            SiteRefusal::Stopped => {
+                assert!(queue.stop_site(&origin, "Ann", "they asked us to").await.unwrap());
+            }
+        }
+        let refused = queue.commit_intent(lease, &serde_json::json!({}), Duration::from_secs(30)).await;
+        assert!(matches!(refused, Err(QueueError::SiteRefused(why)) if why == refusal), "{refused:?}");
+        let let_go = queue.mark_let_go(lease).await;
+        assert!(matches!(let_go, Err(QueueError::LeaseLost(_))), "{let_go:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_of_blocked_attempts_stops_a_site_and_those_before_a_resume_do_not_count() {
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    let origin: Origin = SITE.parse().unwrap();
+    queue.add_site(&site(SITE, None, None)).await.unwrap();
+    let attempts = async |reason: FailureReason, n: usize| {
+        for _ in 0..n {
+            add(&queue, &[task()]).await;
+            let claimed = claim(&queue, 1).await;
+            let lease = Lease { task_id: claimed[0].task.id, fence: claimed[0].fence };
+            settle(&queue, lease, Outcome::Dead { failure: Failure::terminal(reason, "test", "test") }).await;
+        }
+    };
+    attempts(FailureReason::Blocked, 2).await;
+    assert!(!queue.stop_if_blocked(&origin, "w", 3).await.unwrap(), "two are no run of three");
+    attempts(FailureReason::Timeout, 1).await;
+    attempts(FailureReason::Blocked, 2).await;
+    assert!(!queue.stop_if_blocked(&origin, "w", 3).await.unwrap(), "the run was broken");
+    attempts(FailureReason::Blocked, 1).await;
+    assert!(queue.stop_if_blocked(&origin, "w", 3).await.unwrap());
+    assert!(queue.resume_site(&origin, "Ann").await.unwrap());
+    attempts(FailureReason::Blocked, 2).await;
+    assert!(!queue.stop_if_blocked(&origin, "w", 3).await.unwrap(), "it was resumed in between");
 }

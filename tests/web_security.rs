@@ -58,6 +58,7 @@ async fn fill(queue: &Queue) {
         allow_private: false,
         max_concurrency: None,
         per_minute: None,
+        task_types: None,
     };
     queue.add_site(&site).await.unwrap();
     let task = NewTask::from_value(&comment()).unwrap();

@@ -97,6 +97,21 @@ impl BrowserPool {
         Ok(self.browser().await?.version().clone())
     }
 
+    /// How long ago the program that is started was built; None for a remote browser.
+    ///
+    /// # Errors
+    /// [`BrowserError::NotInstalled`].
+    pub fn program_age(&self) -> Result<Option<Duration>, BrowserError> {
+        let settings = &self.shared.settings;
+        if settings.endpoint.is_some() {
+            return Ok(None);
+        }
+        let program = install::find(settings.executable.as_deref())?;
+        // Packages keep the time of the build, and what is built here was built then.
+        let built = std::fs::metadata(&program.path).and_then(|meta| meta.modified());
+        Ok(built.ok().and_then(|built| built.elapsed().ok()))
+    }
+
     /// Looks at a renderer process of ours.
     ///
     /// # Errors

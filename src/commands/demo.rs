@@ -85,7 +85,7 @@ pub async fn run(mut config: Config, args: DemoArgs) -> anyhow::Result<()> {
     let shown = shown.await;
 
     let _ = match site.origin().parse() {
-        Ok(origin) => database.queue.remove_site(&origin).await,
+        Ok(origin) => database.queue.remove_site(&origin, "the demo itself").await,
         Err(_) => Ok(false),
     };
     browsers.shutdown().await;
@@ -119,6 +119,7 @@ async fn enqueue(queue: &Queue, site: &DemoSite) -> anyhow::Result<BTreeMap<Task
         allow_private: true,
         max_concurrency: None,
         per_minute: None,
+        task_types: None,
     };
     queue.add_site(&enrolment).await.context("the demo site can't be enrolled")?;
     let scenarios = scenarios();

@@ -50,13 +50,13 @@ pub async fn run(config: Config, args: JsonArgs) -> anyhow::Result<()> {
     } else {
         for check in &checks {
             print_line(format_args!(
-                "{} {:<9} {}",
+                "{} {:<10} {}",
                 if check.ok { "ok  " } else { "FAIL" },
                 check.name,
                 super::plain(&check.found)
             ))?;
             if let Some(mend) = &check.mend {
-                print_line(format_args!("               → {mend}"))?;
+                print_line(format_args!("                → {mend}"))?;
             }
         }
     }
@@ -73,11 +73,23 @@ async fn check_chrome(config: &Config) -> Vec<Check> {
         Ok(Err(error)) => checks.push(Check::bad("chrome", error.to_string(), install)),
         Ok(Ok(version)) => {
             checks.push(Check::good("chrome", version.product));
+            checks.extend(check_age(config, &pool));
             checks.push(check_sandbox(config, &pool).await);
         }
     }
     pool.shutdown().await;
     checks
+}
+
+/// An old Chrome is no fault, but worth a word.
+fn check_age(config: &Config, pool: &BrowserPool) -> Option<Check> {
+    let days = pool.program_age().ok()??.as_secs() / 86_400;
+    let mut check = Check::good("chrome age", format!("built {days} days ago"));
+    if days > config.browser.max_age_days {
+        check.mend =
+            Some("bring it up to date: `apt-get update && apt-get install chromium-headless-shell`".to_owned());
+    }
+    Some(check)
 }
 
 async fn check_sandbox(config: &Config, pool: &BrowserPool) -> Check {

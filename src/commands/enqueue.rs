@@ -13,7 +13,7 @@ use super::{Database, Usage, print_json};
 use crate::cli::{EnqueueArgs, EnqueueTask, TaskArgs};
 use crate::config::{Config, SecretRef};
 use crate::queue::{Enqueued, Queue};
-use crate::site::not_enrolled;
+use crate::site::{Enrolment, not_enrolled};
 use crate::task::{FieldError, NewTask};
 
 /// Problems that are shown to a person; the rest is counted.
@@ -85,19 +85,23 @@ async fn enqueue(
     problems: &mut Vec<Problem>,
     skip_invalid: bool,
 ) -> anyhow::Result<Vec<Enqueued>> {
-    let mut refusals: HashMap<String, Option<String>> = HashMap::new();
+    let mut sites: HashMap<String, Result<Enrolment, String>> = HashMap::new();
     let mut tasks = Vec::with_capacity(candidates.len());
     for (line, task) in candidates {
-        if !refusals.contains_key(&task.site) {
-            let refusal = match queue.enrolment(&task.site).await? {
-                None => Some(not_enrolled(&task.site)),
-                Some((enrolment, now)) => enrolment.check_active(now).err(),
+        if !sites.contains_key(&task.site) {
+            let site = match queue.enrolment(&task.site).await? {
+                None => Err(not_enrolled(&task.site)),
+                Some((enrolment, now)) => enrolment.check_active(now).map(|()| enrolment),
             };
-            refusals.insert(task.site.clone(), refusal);
+            sites.insert(task.site.clone(), site);
         }
-        match &refusals[&task.site] {
-            Some(refusal) => problems.push(Problem { line, error: FieldError::new("url", refusal) }),
-            None => tasks.push(task),
+        let allowed = match &sites[&task.site] {
+            Ok(enrolment) => enrolment.check_task_type(&task.task_type).map_err(|problem| ("task_type", problem)),
+            Err(refusal) => Err(("url", refusal.clone())),
+        };
+        match allowed {
+            Err((field, problem)) => problems.push(Problem { line, error: FieldError::new(field, problem) }),
+            Ok(()) => tasks.push(task),
         }
     }
     if !problems.is_empty() && !skip_invalid {

@@ -16,7 +16,7 @@ pub async fn run(config: Config, args: SiteArgs) -> anyhow::Result<()> {
     let SiteArgs { command, json } = args;
     let usage = |problem: String| Usage(format!("ORIGIN: {problem}"));
     match command {
-        SiteCommand::Add { origin, authorized_by, until, allow_private, max_concurrency, per_minute } => {
+        SiteCommand::Add { origin, authorized_by, until, allow_private, max_concurrency, per_minute, task_types } => {
             let origin: Origin = origin.parse().map_err(usage)?;
             if authorized_by.trim().is_empty() {
                 return Err(Usage("--authorized-by is empty; name who allowed Pagehand to act there".into()).into());
@@ -34,6 +34,7 @@ pub async fn run(config: Config, args: SiteArgs) -> anyhow::Result<()> {
                 allow_private,
                 max_concurrency,
                 per_minute,
+                task_types: Some(task_types).filter(|types| !types.is_empty()),
             };
             let database = Database::open(&config).await?;
             let added = database.queue.add_site(&site).await;
@@ -62,14 +63,47 @@ pub async fn run(config: Config, args: SiteArgs) -> anyhow::Result<()> {
                     if site.allow_private { "yes" } else { "no" }.to_owned(),
                     number(site.max_concurrency),
                     number(site.per_minute),
+                    site.task_types.as_ref().map_or_else(|| "all".to_owned(), |types| types.join(", ")),
+                    site.stopped_why.as_ref().map_or_else(|| "open".to_owned(), |why| format!("stopped: {why}")),
                 ]
             });
-            print_line(table(&["ORIGIN", "AUTHORIZED BY", "UNTIL", "PRIVATE", "AT ONCE", "A MINUTE"], rows))
+            print_line(table(
+                &["ORIGIN", "AUTHORIZED BY", "UNTIL", "PRIVATE", "AT ONCE", "A MINUTE", "TASKS", "STATE"],
+                rows,
+            ))
+        }
+        SiteCommand::Stop { origin, why } => {
+            let origin: Origin = origin.parse().map_err(usage)?;
+            let database = Database::open(&config).await?;
+            let stopped = database.queue.stop_site(&origin, &operator(), &why).await;
+            database.close().await;
+            anyhow::ensure!(
+                stopped?,
+                "{} is not enrolled, or is stopped already; `pagehand site ls` says which",
+                plain(origin.as_str())
+            );
+            if json {
+                print_json(&serde_json::json!({"stopped": origin.as_str()}))
+            } else {
+                print_line(format_args!("{origin} is stopped; `pagehand site resume {origin}` lets its tasks go on"))
+            }
+        }
+        SiteCommand::Resume { origin } => {
+            let origin: Origin = origin.parse().map_err(usage)?;
+            let database = Database::open(&config).await?;
+            let resumed = database.queue.resume_site(&origin, &operator()).await;
+            database.close().await;
+            anyhow::ensure!(resumed?, "{} is not stopped; `pagehand site ls` lists what is", plain(origin.as_str()));
+            if json {
+                print_json(&serde_json::json!({"resumed": origin.as_str()}))
+            } else {
+                print_line(format_args!("{origin} goes on"))
+            }
         }
         SiteCommand::Rm { origin } => {
             let origin: Origin = origin.parse().map_err(usage)?;
             let database = Database::open(&config).await?;
-            let removed = database.queue.remove_site(&origin).await;
+            let removed = database.queue.remove_site(&origin, &operator()).await;
             database.close().await;
             anyhow::ensure!(removed?, "{} is not enrolled; `pagehand site ls` lists what is", plain(origin.as_str()));
             if json {
@@ -79,4 +113,12 @@ pub async fn run(config: Config, args: SiteArgs) -> anyhow::Result<()> {
             }
         }
     }
+}
+
+/// Who runs the command, for the audit.
+fn operator() -> String {
+    let named = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    named
+        .filter(|name| !name.trim().is_empty())
+        .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }

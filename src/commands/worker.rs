@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Database, Usage};
@@ -26,6 +27,11 @@ const WARM_UP: Duration = Duration::from_secs(30);
 /// Postgres, the runs directory or Chrome can't be used at the start; later troubles are waited out.
 pub async fn run(config: Config, args: WorkerArgs) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
+    // Passwords are in memory, and a core dump would write them out.
+    let no_core = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, no_core) {
+        tracing::warn!(event = "worker.core_dumps_on", %error, "core dumps can't be turned off");
+    }
     let runs = open_runs(&config)?;
     let database = Database::open(&config).await?;
     let browsers = BrowserPool::new(browser_settings(&config));
@@ -54,6 +60,7 @@ async fn start(
     let warm = tokio::time::timeout(WARM_UP, browsers.warm_up()).await;
     let warm = warm.context("Chrome did not start in time; `pagehand doctor` says why")?;
     warm.context("Chrome can't be started; `pagehand doctor` says why")?;
+    check_chrome(config, &browsers).await?;
     let identity = identity(args.instance)?;
     let presence = queue.be_present(&identity).await.context("the worker can't show that it is alive")?;
     crate::observability::name_worker(&identity.name);
@@ -81,6 +88,36 @@ async fn serve_metrics(worker: &Worker, address: Option<std::net::SocketAddr>) -
     tracing::info!(event = "worker.metrics_listening", address = %listener.local_addr()?, "serving metrics");
     let (metrics, browsers) = (worker.metrics.clone(), worker.browsers.clone());
     tokio::spawn(async move { metrics.serve(listener, || browsers.stats()).await });
+    Ok(())
+}
+
+/// Whether Chrome is fit for pages that mean harm.
+async fn check_chrome(config: &Config, browsers: &BrowserPool) -> anyhow::Result<()> {
+    let max_days = config.browser.max_age_days;
+    if let Ok(Some(age)) = browsers.program_age()
+        && age.as_secs() / 86_400 > max_days
+    {
+        let days = age.as_secs() / 86_400;
+        tracing::warn!(event = "browser.old", days, max_days, "Chrome was built long ago; bring it up to date");
+    }
+    if config.browser.endpoint.is_some() {
+        return Ok(());
+    }
+    if !config.browser.sandbox {
+        tracing::warn!(
+            event = "browser.no_sandbox",
+            "Chrome runs without its sandbox, as browser.sandbox = false says"
+        );
+        return Ok(());
+    }
+    let looked = tokio::time::timeout(WARM_UP, browsers.check_sandbox()).await;
+    let report = looked.context("Chrome's sandbox could not be looked at in time")??;
+    anyhow::ensure!(
+        report.is_sandboxed(),
+        "Chrome runs without its sandbox here (seccomp {}, user namespace of its own: {}); `pagehand doctor` says how to mend that",
+        report.seccomp,
+        report.own_user_namespace
+    );
     Ok(())
 }
 
@@ -124,6 +161,7 @@ pub fn settings(config: &Config, concurrency: Option<u32>) -> Settings {
         assistant: None,
         user_agent: user_agent(worker.contact.as_deref()),
         sandbox: config.browser.sandbox,
+        stop_after_blocked: worker.stop_after_blocked,
         egress: egress_limits(config),
     }
 }

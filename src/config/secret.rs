@@ -7,11 +7,13 @@ use std::str::FromStr;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Where a secret is: `env:NAME`, or `file:PATH` (also a systemd credential).
+/// Where a secret is: `env:NAME`, `file:PATH`, or `cred:NAME`, a credential that systemd hands to the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretRef {
     /// In the environment variable of this name.
     Env(String),
+    /// In the file of this name in `$CREDENTIALS_DIRECTORY`, without the line break at its end.
+    Credential(String),
     /// In this file, without the line break at its end. `${CREDENTIALS_DIRECTORY}` at the front is replaced.
     File(PathBuf),
 }
@@ -20,11 +22,14 @@ pub enum SecretRef {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretRefError {
     /// The text is no reference.
-    #[error("is no reference to a secret; write env:NAME or file:PATH, never the secret itself")]
+    #[error("is no reference to a secret; write env:NAME, file:PATH or cred:NAME, never the secret itself")]
     NotAReference,
     /// The variable is not set, or empty.
     #[error("environment variable {0} is not set; set it or refer to a file")]
     NoVariable(String),
+    /// systemd has handed over no credentials.
+    #[error("there is no credential {0}: systemd handed over none; put LoadCredential={0}:PATH into the unit")]
+    NoCredentials(String),
     /// The file can't be read.
     #[error("can't read the secret in {path}: {source}")]
     File {
@@ -46,18 +51,26 @@ impl SecretRef {
                 Ok(value) if !value.is_empty() => Ok(value.into()),
                 _ => Err(SecretRefError::NoVariable(name.clone())),
             },
+            Self::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
+                Some(directory) => read(PathBuf::from(directory).join(name)),
+                None => Err(SecretRefError::NoCredentials(name.clone())),
+            },
             Self::File(path) => {
                 let path =
                     match (path.strip_prefix("${CREDENTIALS_DIRECTORY}"), std::env::var_os("CREDENTIALS_DIRECTORY")) {
                         (Ok(rest), Some(directory)) => PathBuf::from(directory).join(rest),
                         _ => path.clone(),
                     };
-                match std::fs::read_to_string(&path) {
-                    Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned().into()),
-                    Err(source) => Err(SecretRefError::File { path, source }),
-                }
+                read(path)
             }
         }
+    }
+}
+
+fn read(path: PathBuf) -> Result<SecretString, SecretRefError> {
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned().into()),
+        Err(source) => Err(SecretRefError::File { path, source }),
     }
 }
 
@@ -68,6 +81,10 @@ impl FromStr for SecretRef {
         match text.split_once(':') {
             Some(("env", name)) if !name.is_empty() => Ok(Self::Env(name.to_owned())),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
+            // A name, never a way out of the directory.
+            Some(("cred", name)) if !name.is_empty() && !name.contains('/') && name != ".." => {
+                Ok(Self::Credential(name.to_owned()))
+            }
             _ => Err(SecretRefError::NotAReference),
         }
     }
@@ -78,6 +95,7 @@ impl fmt::Display for SecretRef {
         match self {
             Self::Env(name) => write!(f, "env:{name}"),
             Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Credential(name) => write!(f, "cred:{name}"),
         }
     }
 }
@@ -91,5 +109,18 @@ impl<'de> Deserialize<'de> for SecretRef {
 impl Serialize for SecretRef {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_a_name_and_no_path() {
+        assert_eq!("cred:token".parse::<SecretRef>().unwrap().to_string(), "cred:token");
+        for wrong in ["cred:", "cred:..", "cred:../token", "cred:/etc/passwd", "token"] {
+            assert!(wrong.parse::<SecretRef>().is_err(), "{wrong}");
+        }
     }
 }

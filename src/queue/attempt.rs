@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Queue, QueueError, Renewal, Settled, clean, is_transient, repeated};
+use super::{Queue, QueueError, Renewal, Settled, SiteRefusal, clean, is_transient, repeated};
 use crate::record::StepRecord;
 use crate::task::Lease;
 
@@ -72,8 +72,8 @@ impl Queue {
     /// Renews the lease for `duration` and puts on record, under the fence, what is about to be submitted.
     ///
     /// # Errors
-    /// [`QueueError::LeaseLost`] or [`QueueError::CancelRequested`]: nothing may be submitted. So too if Postgres can't
-    /// be reached.
+    /// [`QueueError::LeaseLost`], [`QueueError::CancelRequested`], or [`QueueError::SiteRefused`]: nothing may be submitted.
+    /// So too if Postgres can't be reached.
     pub async fn commit_intent(&self, lease: Lease, intent: &Value, duration: Duration) -> Result<(), QueueError> {
         let intent = clean::json(intent);
         let held = repeated(is_transient, || {
@@ -81,13 +81,20 @@ impl Queue {
                 r#"WITH held AS (
                        UPDATE tasks SET lease_expires_at = clock_timestamp() + make_interval(secs => $3)
                        WHERE id = $1 AND fence = $2 AND status = 'running'
-                       RETURNING id, cancel_requested
+                       RETURNING id, site, cancel_requested
+                   ), refusal AS (
+                       SELECT CASE WHEN s.removed_at IS NOT NULL THEN 'removed'
+                                   WHEN s.authorized_until <= clock_timestamp() THEN 'expired'
+                                   ELSE 'stopped' END AS why
+                       FROM sites s JOIN held ON held.site = s.origin
+                       WHERE s.removed_at IS NOT NULL OR s.authorized_until <= clock_timestamp()
+                          OR s.stopped_at IS NOT NULL
                    ), noted AS (
                        UPDATE attempts a SET intent = $4, intent_at = clock_timestamp()
                        FROM held WHERE a.id = $2 AND a.task_id = held.id AND a.status = 'running'
-                         AND NOT held.cancel_requested
+                         AND NOT held.cancel_requested AND NOT EXISTS (SELECT 1 FROM refusal)
                    )
-                   SELECT cancel_requested FROM held"#,
+                   SELECT cancel_requested, (SELECT why FROM refusal) AS refusal FROM held"#,
                 lease.task_id.0,
                 lease.fence.0,
                 clean::seconds(duration),
@@ -98,7 +105,12 @@ impl Queue {
         .await?;
         match held {
             Some(task) if task.cancel_requested => Err(QueueError::CancelRequested(lease)),
-            Some(_) => Ok(()),
+            Some(task) => match task.refusal.as_deref() {
+                None => Ok(()),
+                Some("removed") => Err(QueueError::SiteRefused(SiteRefusal::Removed)),
+                Some("expired") => Err(QueueError::SiteRefused(SiteRefusal::Expired)),
+                Some(_) => Err(QueueError::SiteRefused(SiteRefusal::Stopped)),
+            },
             None => Err(QueueError::LeaseLost(lease)),
         }
     }

@@ -245,19 +245,28 @@ fn read_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 async fn check_enrolled(app: &Shared, task: &NewTask) -> Result<(), Problem> {
-    let problem = match app.queue.enrolment(&task.site).await? {
-        Some((enrolment, now)) => match enrolment.check_active(now) {
-            Ok(()) => return Ok(()),
-            Err(problem) => problem,
-        },
-        None => format!(
-            "{0} is not enrolled; whoever may allow it enrols it with `pagehand site add {0} --authorized-by WHO`",
-            task.site
-        ),
+    let (field, code, problem) = match app.queue.enrolment(&task.site).await? {
+        Some((enrolment, now)) => {
+            let active = enrolment.check_active(now).map_err(|problem| {
+                let code = if enrolment.removed_at.is_some() { "policy.not_enrolled" } else { "policy.expired" };
+                ("url", code, problem)
+            });
+            let allowed = || enrolment.check_task_type(&task.task_type);
+            match active.and_then(|()| allowed().map_err(|problem| ("task_type", "policy.task_type", problem))) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            }
+        }
+        None => {
+            let problem = format!(
+                "{0} is not enrolled; whoever may allow it enrols it with `pagehand site add {0} --authorized-by WHO`",
+                task.site
+            );
+            ("url", "policy.not_enrolled", problem)
+        }
     };
-    let errors = vec![FieldError::new("url", problem.clone())];
-    let refusal =
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not-enrolled", problem).with_code("policy.not_enrolled");
+    let errors = vec![FieldError::new(field, problem.clone())];
+    let refusal = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not-enrolled", problem).with_code(code);
     Err(Problem { errors, ..refusal })
 }
 

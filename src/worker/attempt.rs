@@ -91,6 +91,7 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
     let result = FinalResult { completed_at: run.now(), execution_time, failure, details };
     let artifacts = finalize_run(&run, result).await;
     let steps = held.take_backlog();
+    let blocked = matches!(&outcome, Outcome::Retry { failure, .. } | Outcome::Dead { failure } if failure.reason == FailureReason::Blocked);
     let settlement = Settlement { lease, outcome, execution_time, steps, artifacts };
     if settle(worker, &held, settlement).await == Some(Settled::Fenced) {
         run.revoke();
@@ -100,6 +101,8 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
             attempt = lease.fence.0,
             "settlement refused by the fence"
         );
+    } else if blocked && worker.settings.stop_after_blocked > 0 {
+        worker.stop_if_blocked(&claimed.task).await;
     }
 }
 
@@ -281,7 +284,7 @@ async fn admit(worker: &Worker, task: &Task) -> Result<(Arc<dyn Automation>, Pay
         refuse("input.invalid_payload", errors.join("; "))
     })?;
     let origin = Origin::of(&url).map_err(|problem| refuse("policy.url_denied", format!("url: {problem}")))?;
-    let enrolment = worker.check_enrolment(&origin).await?;
+    let enrolment = worker.check_enrolment(&origin, &task.task_type).await?;
     Ok((automation, payload, enrolment))
 }
 

@@ -29,7 +29,7 @@ struct Known {
 
 impl Worker {
     /// The enrolment under which a task may be carried out now.
-    pub(super) async fn check_enrolment(&self, origin: &Origin) -> Result<Enrolment, Failure> {
+    pub(super) async fn check_enrolment(&self, origin: &Origin, task_type: &str) -> Result<Enrolment, Failure> {
         let policy = |code: &'static str, message: String| Failure::terminal(FailureReason::Unknown, code, message);
         let Some((enrolment, now)) = self.queue.enrolment(origin.as_str()).await.map_err(database)? else {
             return Err(policy("policy.not_enrolled", not_enrolled(origin.as_str())));
@@ -38,6 +38,7 @@ impl Worker {
             let code = if enrolment.removed_at.is_some() { "policy.not_enrolled" } else { "policy.expired" };
             policy(code, problem)
         })?;
+        enrolment.check_task_type(task_type).map_err(|problem| policy("policy.task_type", problem))?;
         if !enrolment.allow_private {
             check_public_spelling(origin).map_err(|problem| policy("policy.url_denied", problem))?;
         }
@@ -65,6 +66,24 @@ impl Worker {
         let known = Known { all: Arc::new(all), private: Arc::new(private) };
         *lock() = Some((Instant::now(), known.clone()));
         Ok(known)
+    }
+
+    /// Stops the task's site if it keeps us out: its latest attempts have all been blocked.
+    pub(super) async fn stop_if_blocked(&self, task: &Task) {
+        let run = self.settings.stop_after_blocked;
+        let Ok(origin) = task.site.parse::<Origin>() else { return };
+        match self.queue.stop_if_blocked(&origin, &self.identity.name, run).await {
+            Ok(true) => tracing::warn!(
+                event = "site.stopped",
+                site = task.site,
+                blocked = run,
+                "site stopped after a run of blocked attempts; `pagehand site resume` lets its tasks go on"
+            ),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(event = "site.not_stopped", site = task.site, error = %error, "can't tell whether to stop");
+            }
+        }
     }
 
     /// Has an operator learn what a page tried: a line in the log and in the audit for each target.

@@ -13,7 +13,7 @@ use super::heartbeat::Held;
 use super::verdict::Ended;
 use crate::automation::GateKeeper;
 use crate::failure::{Failure, FailureReason};
-use crate::queue::{Queue, QueueError};
+use crate::queue::{Queue, QueueError, SiteRefusal};
 use crate::task::Lease;
 use crate::telemetry::{Run, log_step};
 
@@ -58,6 +58,7 @@ impl Gate {
                 self.held.cancelled();
                 Err(Ended::Cancelled.failure())
             }
+            Ok(Err(QueueError::SiteRefused(refusal))) => Err(refused(refusal)),
             Ok(Err(error)) => Err(not_recorded(&error.to_string())),
             Err(_) => Err(not_recorded("no answer from postgres")),
         }
@@ -119,6 +120,15 @@ impl GateKeeper for Gate {
 
 fn lease_lost() -> Failure {
     Failure::retryable(FailureReason::Unknown, "infra.lease_lost", "the lease was lost before the submission")
+}
+
+fn refused(refusal: SiteRefusal) -> Failure {
+    let message = format!("nothing was submitted: {}", refusal.as_str());
+    match refusal {
+        SiteRefusal::Removed => Failure::terminal(FailureReason::Unknown, "policy.not_enrolled", message),
+        SiteRefusal::Expired => Failure::terminal(FailureReason::Unknown, "policy.expired", message),
+        SiteRefusal::Stopped => Failure::retryable(FailureReason::Unknown, "policy.stopped", message),
+    }
 }
 
 fn not_recorded(why: &str) -> Failure {

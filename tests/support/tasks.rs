@@ -56,6 +56,7 @@ pub fn site(origin: &str, max_concurrency: Option<u32>, per_minute: Option<u32>)
         allow_private: true,
         max_concurrency,
         per_minute,
+        task_types: None,
     }
 }
 

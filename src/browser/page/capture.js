@@ -32,6 +32,8 @@ function attributes(element) {
   };
   if (secret(element)) {
     set('value', element.value ? '•••' : null);
+    // The picture is taken next: what Chrome does not cover by itself is covered here.
+    if (element.value && element.type !== 'password') element.style.setProperty('-webkit-text-security', 'disc', 'important');
   } else if (element.localName === 'input') {
     if (element.type === 'checkbox' || element.type === 'radio') set('checked', element.checked ? '' : null);
     else if (element.type !== 'file' && element.value !== element.defaultValue) set('value', element.value);
