@@ -12,6 +12,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -23,6 +24,7 @@ use crate::task::{Payload, Task};
 use crate::telemetry::{Dom, Run, Snapshot, SnapshotKind, StepGuard, Usage, save_snapshot_meanwhile};
 
 pub mod comment;
+mod confirmation;
 mod fallback;
 mod filling;
 pub mod forms;
@@ -31,10 +33,13 @@ pub mod inspect;
 mod look;
 mod meter;
 pub mod obstacles;
+mod pins;
 pub mod registration;
+mod support;
 mod verdict;
 
 pub use meter::Meter;
+pub use support::{Sites, Support};
 
 /// The code for one `task_type`.
 pub trait Automation: Send + Sync {
@@ -101,12 +106,16 @@ pub trait GateKeeper: Send + Sync {
 }
 
 /// What an earlier attempt left behind at the gate.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct OpenIntent {
     /// The intent it committed.
     pub intent: Value,
     /// Whether the request was let go. False: it never left.
     pub let_go: bool,
+    /// When it was committed, by Postgres' clock.
+    pub committed_at: Option<DateTime<Utc>>,
+    /// What the site made of it, if that is on record.
+    pub outcome: Option<Value>,
 }
 
 /// How long each part of an attempt may take.
@@ -170,6 +179,8 @@ pub struct Context {
     pub meter: Meter,
     /// Asked where the classifier finds no form.
     pub assistant: Option<Arc<crate::llm::Client>>,
+    /// What belongs to the site beside the task.
+    pub support: Support,
 }
 
 /// A task that was carried out.

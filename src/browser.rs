@@ -13,6 +13,7 @@ mod install;
 mod json;
 mod navigation;
 mod observe;
+mod pass;
 mod pool;
 mod process;
 mod profile;
@@ -27,6 +28,7 @@ mod wire;
 
 pub use egress::{Denial, DenialKind, EgressLimits, EgressPolicy, EgressProxy, ThirdParties, UpstreamProxy};
 pub use error::BrowserError;
+pub use pass::SitePass;
 pub use pool::BrowserPool;
 pub use tab::Tab;
 pub use types::*;

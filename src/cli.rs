@@ -232,6 +232,16 @@ pub enum SiteCommand {
         /// Only for this type of task; may be given several times
         #[arg(long = "task-type", value_name = "TYPE", value_parser = clap::builder::PossibleValuesParser::new(crate::task::TASK_TYPES))]
         task_types: Vec<String>,
+        /// What is pinned for the site, as config/site-profile.toml shows; without it an earlier profile stays
+        #[arg(long, value_name = "FILE")]
+        profile: Option<PathBuf>,
+    },
+    /// Store what is pinned for a site: selectors, fields, steps, texts, mailbox; without FILE print what is stored
+    Profile {
+        /// Scheme, host and port
+        origin: String,
+        /// The profile; an empty file removes it
+        file: Option<PathBuf>,
     },
     /// Have all workers leave a site alone: nothing is begun there, attempts under way submit nothing, its tasks wait
     Stop {
@@ -434,6 +444,9 @@ pub struct InspectArgs {
     /// Also look at pages inside one's own network; those of this machine's loopback need no leave
     #[arg(long)]
     pub allow_private: bool,
+    /// Print a site profile to start from, with what was found pinned
+    #[arg(long, conflicts_with = "json")]
+    pub profile: bool,
     /// Print one JSON object a page
     #[arg(long)]
     pub json: bool,

@@ -22,6 +22,7 @@ pub mod enqueue;
 pub mod inspect;
 pub mod map_failure;
 pub mod migrate;
+mod profile;
 pub mod proxy;
 pub mod runs;
 pub mod serve;

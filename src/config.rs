@@ -14,8 +14,10 @@ use url::Url;
 use crate::cost::{Budget, Prices};
 use crate::retry::RetryPolicy;
 
+mod mailbox;
 mod secret;
 
+pub use mailbox::{AddressPattern, Mailbox, Tls};
 pub use secret::{SecretRef, SecretRefError};
 
 /// Where the configuration is looked for when nothing else is said.
@@ -52,6 +54,8 @@ pub struct Config {
     pub budget: Budget,
     /// The language model that is asked where the classifier finds no form.
     pub llm: Llm,
+    /// Where the mails of a sign-up arrive, for sites whose profile names no mailbox of its own.
+    pub mailbox: Mailbox,
 }
 
 /// Section `[database]`.
@@ -220,7 +224,7 @@ pub enum Role {
 pub struct Seconds(Duration);
 
 impl Seconds {
-    const fn of(seconds: u64) -> Self {
+    pub(crate) const fn of(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
@@ -344,6 +348,14 @@ pub enum ConfigError {
         /// What is wrong.
         problem: String,
     },
+    /// A key of `[mailbox]` that is missing or wrong.
+    #[error("mailbox.{key}: {problem}")]
+    Mailbox {
+        /// The key inside the section.
+        key: &'static str,
+        /// What may stand there.
+        problem: &'static str,
+    },
     /// A value that is out of bounds.
     #[error("{key}: {problem}")]
     Bounds {
@@ -439,6 +451,7 @@ impl Config {
             let problem = "must be an address of loopback, for example 127.0.0.1:9100: it asks for no token";
             return Err(ConfigError::Bounds { key: "worker.metrics_listen", problem });
         }
+        self.mailbox.check().map_err(|(key, problem)| ConfigError::Mailbox { key, problem })?;
         match bounds.into_iter().find(|(_, holds, _)| !holds) {
             Some((key, _, problem)) => Err(ConfigError::Bounds { key, problem }),
             None => Ok(self),

@@ -13,11 +13,12 @@ pub mod demo; // the built-in demo site
 pub mod devdb; // the private Postgres
 pub mod failure; // the eleven reasons; the mapper
 pub mod llm; // asks a language model
+pub mod mailbox; // waits for a site's mail, finds the link or code in it
 pub mod observability; // log lines
 pub mod queue; // all SQL: tasks, leases, fences, sites, proxies, runs
 pub mod record; // steps and artifacts in the shape that rows, files and answers share
 pub mod retry; // when a failed attempt is repeated
-pub mod site; // origins, enrolments, private addresses
+pub mod site; // origins, enrolments, private addresses, profiles
 pub mod task; // what the queue holds
 pub mod telemetry; // the record on disk
 pub mod web; // HTTP API and dashboard

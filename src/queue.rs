@@ -39,6 +39,7 @@ mod enqueue;
 mod idempotency;
 mod operate;
 mod presence;
+mod profiles;
 mod proxies;
 mod reap;
 mod rollups;
@@ -109,6 +110,13 @@ pub enum QueueError {
     NeedsConfirmation(TaskId),
 }
 
+impl OpenIntent {
+    /// Whether the site's answer is on record and says that the account waits for a mailed confirmation.
+    pub fn awaits_mail(&self) -> bool {
+        self.outcome.as_ref().is_some_and(|outcome| outcome["outcome"] == "needs_email_confirmation")
+    }
+}
+
 impl QueueError {
     /// Whether the same call can succeed later without anybody changing anything: a lost connection, a restart, a
     /// deadlock, a time-out, a full pool.
@@ -159,7 +167,7 @@ pub struct Claimed {
     pub locked_at: DateTime<Utc>,
     /// Postgres' clock.
     pub lease_expires_at: DateTime<Utc>,
-    /// A submit intent of an earlier attempt that nobody has judged.
+    /// A submit intent of an earlier attempt that nobody has judged, or that waits for a mailed confirmation.
     pub open_intent: Option<OpenIntent>,
 }
 

@@ -17,6 +17,9 @@ use url::{Host, Url};
 
 use crate::record::{serialize_optional_time, serialize_time};
 
+pub mod profile;
+mod selector;
+
 /// How long a name may take to resolve.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 

@@ -21,7 +21,7 @@ use tracing::Instrument;
 
 use crate::automation::Registry;
 use crate::browser::{BrowserError, BrowserPool, Tab, TabOptions, ThirdParties, UpstreamProxy};
-use crate::config::SecretRef;
+use crate::config::{self, SecretRef};
 use crate::cost::{Budget, Prices};
 use crate::failure::{Failure, FailureReason};
 use crate::queue::wake::Wake;
@@ -37,6 +37,7 @@ mod heartbeat;
 mod metrics;
 mod reaper;
 mod spending;
+mod support;
 mod trace;
 mod verdict;
 
@@ -102,6 +103,8 @@ pub struct Settings {
     pub budget: Budget,
     /// Asked where the classifier finds no form.
     pub assistant: Option<Arc<crate::llm::Client>>,
+    /// The mailbox of sites whose profile names none.
+    pub mailbox: config::Mailbox,
 }
 
 /// When [`Worker::run`] ends by itself.

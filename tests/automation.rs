@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use forms_site::Site;
 use futures::future::BoxFuture;
-use pagehand::automation::{Context, GateKeeper, Meter, OpenIntent, Registry, StepLimits, Success};
+use pagehand::automation::{Context, GateKeeper, Meter, OpenIntent, Registry, StepLimits, Success, Support};
 use pagehand::browser::{BrowserPool, BrowserSettings, TabOptions};
 use pagehand::failure::{Failure, FailureReason};
 use pagehand::task::{Fence, Payload, Task, TaskId};
@@ -149,6 +149,7 @@ async fn attempt(task_type: &str, url: &str, change: Attempt) -> Ended {
         },
         meter: Meter::start(Arc::default(), None, false),
         assistant: None,
+        support: Support::default(),
     };
     let automation = Registry::standard().get(task_type).unwrap();
     let result = automation.run(&ctx).await;
@@ -382,7 +383,8 @@ async fn without_the_lease_nothing_leaves() {
 async fn after_a_crash_behind_the_gate_the_page_is_only_looked_at() {
     let site = Site::start().await;
     let url = site.page("post", &comment_form("show", "post", ""));
-    let open = |let_go| Attempt { open_intent: Some(OpenIntent { intent: json!({}), let_go }), ..Attempt::default() };
+    let open =
+        |let_go| Attempt { open_intent: Some(OpenIntent { let_go, ..OpenIntent::default() }), ..Attempt::default() };
     let ended = attempt("comment", &url, open(true)).await;
     assert_eq!(ended.failure(), (FailureReason::Unknown, "outcome.uncertain".to_owned()));
     assert!(!ended.result.unwrap_err().retryable);
@@ -492,7 +494,8 @@ async fn a_sign_up_that_the_page_itself_stops_is_a_refusal_and_nothing_left() {
 async fn a_sign_up_that_was_let_go_by_a_lost_attempt_is_not_sent_again() {
     let site = Site::start().await;
     let url = site.page("join", &account_form("welcome"));
-    let open = Attempt { open_intent: Some(OpenIntent { intent: json!({}), let_go: true }), ..Attempt::default() };
+    let open =
+        Attempt { open_intent: Some(OpenIntent { let_go: true, ..OpenIntent::default() }), ..Attempt::default() };
     let ended = attempt("registration", &url, open).await;
     assert_eq!(ended.failure(), (FailureReason::Unknown, "outcome.uncertain".to_owned()));
     assert!(site.submitted().is_empty());

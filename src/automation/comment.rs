@@ -13,7 +13,7 @@ use super::filling::{Filled, Plan, is_answered, prepare, send, unanswered, uncer
 use super::forms::{Dictionary, FormKind, Role};
 use super::gate::{Submission, fingerprint};
 use super::verdict::{Needle, Shown, invalid_fields, refusal, said, saying};
-use super::{Automation, Context, Success, failed, obstacles};
+use super::{Automation, Context, Success, failed, obstacles, pins};
 use crate::browser::{Exchange, SubmitReport};
 use crate::failure::mapper::map_status;
 use crate::failure::{Failure, FailureReason};
@@ -54,6 +54,7 @@ async fn leave(ctx: &Context, payload: &CommentPayload) -> Result<Success, Failu
         return ctx.step("look_for_earlier_submission", json!({}), recover(ctx, payload, &needle)).await;
     }
 
+    pins::take_steps(ctx).await?;
     let plan = Plan {
         kind: FormKind::Comment,
         values: vec![
@@ -69,6 +70,7 @@ async fn leave(ctx: &Context, payload: &CommentPayload) -> Result<Success, Failu
         missing: obstacles::no_comment_form,
     };
     let filled = prepare(ctx, &plan).await?;
+    pins::fill_extra(ctx, &filled).await?;
     let before = see(ctx).await?;
     let report = send(ctx, &filled, submission(ctx, payload, &filled), FormKind::Comment, opened).await?;
     let result = ctx
@@ -157,6 +159,9 @@ async fn verify(
     loop {
         // A page that is being replaced can't be looked at for a moment; until the limit that is no answer.
         if let Ok(after) = see(ctx).await {
+            if let Some(said) = pins::verdict(ctx, before, &after) {
+                return said;
+            }
             verdict = judge(needle, before, &after, sent, report.landed.as_ref().and_then(|landed| landed.status));
             if !matches!(verdict, Verdict::Silent) || Instant::now() >= deadline {
                 break;

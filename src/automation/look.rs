@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::forms::{self, Description, Form, FormKind};
-use super::{Context, failed, obstacles};
+use super::{Context, failed, obstacles, pins};
 use crate::browser::{ElementRef, Frame, FrameId, Tab};
 use crate::failure::Failure;
 
@@ -124,12 +124,14 @@ pub async fn wait_for_fields(tab: &Tab, view: &View, limit: Duration) {
 }
 
 impl Context {
-    /// Describes and understands every frame.
+    /// Describes and understands every frame, with what is pinned for the site laid over it.
     ///
     /// # Errors
     /// The main frame can't be looked into.
     pub async fn look(&self) -> Result<View, Failure> {
-        look(&self.tab, self.limits.look).await
+        let mut view = look(&self.tab, self.limits.look).await?;
+        pins::apply(self, &mut view).await?;
+        Ok(view)
     }
 
     /// All text that the page shows.

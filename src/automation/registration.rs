@@ -1,7 +1,7 @@
 //! Creates an account, and says what the site made of it: it is there, or it waits for a mailed link.
 //!
-//! A sign-up can't be looked up from outside, so after a crash behind the gate nothing is sent again and the attempt
-//! ends as `outcome.uncertain`.
+//! A sign-up can't be looked up from outside, so after a crash behind the gate nothing is sent again: the attempt goes on
+//! at the mail where there is a mailbox ([`super::confirmation`]), and else ends as `outcome.uncertain`.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::forms::{FormKind, Role};
 use super::gate::{Submission, fingerprint};
 use super::look::View;
 use super::verdict::{Shown, refusal, said, saying};
-use super::{Automation, Context, Success, obstacles};
+use super::{Automation, Context, Success, confirmation, obstacles, pins};
 use crate::browser::{Exchange, SubmitReport};
 use crate::failure::mapper::map_status;
 use crate::failure::{Failure, FailureReason};
@@ -46,6 +46,9 @@ impl Automation for Registration {
 }
 
 async fn register(ctx: &Context, payload: &RegistrationPayload) -> Result<Success, Failure> {
+    if let Some(result) = confirmation::resume(ctx, payload).await {
+        return result;
+    }
     let landed = ctx.open("open_page", &ctx.task.url).await?;
     let opened = Instant::now();
     ctx.first_snapshot().await?;
@@ -58,6 +61,7 @@ async fn register(ctx: &Context, payload: &RegistrationPayload) -> Result<Succes
         ));
     }
 
+    pins::take_steps(ctx).await?;
     let first = payload.first_name.as_deref().unwrap_or_default();
     let last = payload.last_name.as_deref().unwrap_or_default();
     let full = [first, last].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" ");
@@ -79,9 +83,13 @@ async fn register(ctx: &Context, payload: &RegistrationPayload) -> Result<Succes
         missing: no_signup_form,
     };
     let filled = prepare(ctx, &plan).await.map_err(as_registration)?;
+    pins::fill_extra(ctx, &filled).await?;
+    confirmation::check_mailbox(ctx, payload).await?;
     let before = see(ctx).await?;
+    let since = chrono::Utc::now();
     let report = send(ctx, &filled, submission(ctx, payload, &filled), FormKind::Signup, opened).await?;
     let result = ctx.step("verify_registration", exchange_meta(&report), verify(ctx, &filled, &before, &report)).await;
+    let result = confirmation::with_mailbox(ctx, payload, result).await;
     if is_answered(&report, result.as_ref().map(drop)) {
         let outcome = match &result {
             Ok(success) => Value::Object(success.details.clone()),
@@ -89,7 +97,7 @@ async fn register(ctx: &Context, payload: &RegistrationPayload) -> Result<Succes
         };
         ctx.gate.outcome(outcome).await;
     }
-    result
+    confirmation::carry_on(ctx, payload, result, since).await
 }
 
 fn submission(ctx: &Context, payload: &RegistrationPayload, filled: &Filled) -> Submission {
@@ -170,8 +178,9 @@ async fn verify(ctx: &Context, filled: &Filled, before: &Shown, report: &SubmitR
                     .flat_map(|frame| &frame.forms)
                     .any(|form| form.field(Role::OneTimeCode).is_some());
                 after = Shown::new(&view, text);
+                let landed = report.landed.as_ref().and_then(|landed| landed.status);
                 let verdict =
-                    judge(before, &after, sent, report.landed.as_ref().and_then(|landed| landed.status), code_asked);
+                    pins::verdict(ctx, before, &after).or_else(|| judge(before, &after, sent, landed, code_asked));
                 match verdict {
                     Some(result) => return result,
                     None if Instant::now() >= deadline => break,

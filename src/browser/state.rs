@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::egress::{Denial, Guard};
 use super::error::BrowserError;
 use super::events::{NavigatedFrame, NetworkResponse};
+use super::pass::SitePass;
 use super::router::{Reply, Session, lock};
 use super::standing::Windows;
 use super::submit::Intercepted;
@@ -57,6 +58,8 @@ pub(super) struct Inner {
     pub(super) kept_from: Option<Denial>,
     /// Method and address of the request that submitted: not to be sent once more.
     pub(super) spent: Option<(String, String)>,
+    /// What the site gives its testers.
+    pub(super) pass: Option<SitePass>,
     /// What has been counted.
     pub(super) counters: TabCounters,
     /// Why this tab is of no use any more.
@@ -134,6 +137,7 @@ impl TabState {
                 intercept: None,
                 kept_from: None,
                 spent: None,
+                pass: None,
                 counters: TabCounters::default(),
                 fault: None,
                 active: Instant::now(),

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use super::egress::{Denial, DenialKind};
 use super::error::BrowserError;
 use super::events::Paused;
+use super::pass::{self, SitePass};
 use super::router::Session;
 use super::state::{Course, Inner};
 use super::tab::Tab;
@@ -57,10 +58,6 @@ pub(super) struct Intercepted {
     pub(super) denied: Option<Denial>,
 }
 
-fn answer(session: &Session, paused: &Paused, may_go: bool) {
-    if may_go { let_go(session, &paused.request_id) } else { refuse(session, &paused.request_id) }
-}
-
 /// What is paused.
 pub(super) fn patterns() -> EnableParams {
     let kinds = [ResourceType::Document, ResourceType::Xhr, ResourceType::Fetch, ResourceType::Ping];
@@ -69,13 +66,18 @@ pub(super) fn patterns() -> EnableParams {
 }
 
 /// What to do with a request that is paused while no submission is under way: only the same again is refused.
-pub(super) fn after_submission(session: &Session, paused: &Paused, spent: Option<&(String, String)>) -> bool {
+pub(super) fn after_submission(
+    session: &Session,
+    paused: &Paused,
+    spent: Option<&(String, String)>,
+    pass: Option<&SitePass>,
+) -> bool {
     let again = paused.redirected_request_id.is_none()
         && spent.is_some_and(|(method, url)| *method == paused.request.method && *url == paused.request.url);
     if again {
         refuse(session, &paused.request_id);
     } else {
-        let_go(session, &paused.request_id);
+        pass::let_go(session, paused, pass);
     }
     again
 }
@@ -93,7 +95,8 @@ struct Watch<'a> {
     tab: &'a Tab,
     gate: &'a dyn SubmitGate,
     queue: mpsc::UnboundedReceiver<Intercepted>,
-    held: Option<(Session, String)>,
+    held: Option<(Session, Paused)>,
+    pass: Option<SitePass>,
 }
 
 /// A request that was shown to the gate, to be followed.
@@ -105,8 +108,8 @@ struct Followed {
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         // In this order: nothing held may go, what came meanwhile is judged, and only then is the rest looked at alone.
-        if let Some((session, request)) = self.held.take() {
-            refuse(&session, &request);
+        if let Some((session, paused)) = self.held.take() {
+            refuse(&session, &paused.request_id);
         }
         self.queue.close();
         while let Ok(Intercepted { session, paused, denied }) = self.queue.try_recv() {
@@ -114,7 +117,7 @@ impl Drop for Watch<'_> {
             if held || denied.is_some() {
                 refuse(&session, &paused.request_id);
             } else {
-                let_go(&session, &paused.request_id);
+                pass::let_go(&session, &paused, self.pass.as_ref());
             }
         }
         self.tab.state.with(|inner| inner.intercept = None);
@@ -166,7 +169,10 @@ impl Tab {
                 biased;
                 Some(Intercepted { session, paused, denied }) = watch.queue.recv() => {
                     if !may_submit(&paused) {
-                        answer(&session, &paused, denied.is_none());
+                        match denied {
+                            None => pass::let_go(&session, &paused, watch.pass.as_ref()),
+                            Some(_) => refuse(&session, &paused.request_id),
+                        }
                         continue;
                     }
                     let request = Arc::new(described(&paused));
@@ -185,11 +191,11 @@ impl Tab {
                             if others.len() < MOST_OTHERS {
                                 others.push(self.follow(request, &paused));
                             }
-                            let_go(&session, &paused.request_id);
+                            pass::let_go(&session, &paused, watch.pass.as_ref());
                         }
                         Judgement::Hold if !taken => {
                             let followed = self.follow(request.clone(), &paused);
-                            watch.held = Some((session, paused.request_id));
+                            watch.held = Some((session, paused));
                             asked = Some(followed);
                             let asking: BoxFuture<'_, _> = Box::pin(async move { gate.admit(&request).await });
                             admit = Some(asking).into();
@@ -205,11 +211,11 @@ impl Tab {
                     let Some((session, request)) = watch.held.take() else { continue };
                     match verdict {
                         Ok(()) => {
-                            let_go(&session, &request);
+                            pass::let_go(&session, &request, watch.pass.as_ref());
                             admitted = asked.take();
                         }
                         Err(why) => {
-                            refuse(&session, &request);
+                            refuse(&session, &request.request_id);
                             report.refused += 1;
                             report.refusal = Some(why);
                             break;
@@ -285,13 +291,14 @@ impl Tab {
     /// From now on what is paused comes to us.
     fn watch<'a>(&'a self, gate: &'a dyn SubmitGate) -> Watch<'a> {
         let (sender, queue) = mpsc::unbounded_channel();
-        self.state.with(|inner| {
+        let pass = self.state.with(|inner| {
             inner.intercept = Some(sender);
             inner.spent = None;
             inner.kept_from = None;
             inner.watched.clear();
+            inner.pass.clone()
         });
-        Watch { tab: self, gate, queue, held: None }
+        Watch { tab: self, gate, queue, held: None, pass }
     }
 
     /// Where the main frame was kept from going, in words.
@@ -374,7 +381,7 @@ impl Watch<'_> {
                 refuse(&session, &paused.request_id);
                 *refused += 1;
             } else {
-                let_go(&session, &paused.request_id);
+                pass::let_go(&session, &paused, self.pass.as_ref());
             }
         }
         std::future::pending().await

@@ -151,6 +151,11 @@ impl Tab {
         &self.context.browser
     }
 
+    /// Chrome's name of its browsing context.
+    pub(super) fn context_id(&self) -> &str {
+        &self.context.id
+    }
+
     /// When a call that starts now and may take `limit` has to be over.
     pub(super) fn end_of(&self, limit: Duration) -> Result<Instant, BrowserError> {
         let now = Instant::now();

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use url::{Host, Url};
 
 use super::worker::{browser_settings, egress_limits, user_agent};
-use super::{plain, print_json, print_line, table};
+use super::{plain, print_json, print_line, profile, table};
 use crate::automation::StepLimits;
 use crate::automation::inspect::{InspectedForm, Inspection, inspect, picture, role_name};
 use crate::browser::{BrowserPool, EgressPolicy, Tab, TabOptions, ThirdParties};
@@ -82,6 +82,7 @@ impl Inspector {
             failed.fetch_add(usize::from(result.is_err()), Ordering::Relaxed);
             match result {
                 Ok(inspection) if self.options.json => print_json(&Line { url: page, inspection: &inspection })?,
+                Ok(inspection) if self.options.profile => print_line(profile::draft(page, &inspection))?,
                 Ok(inspection) => print_line(readable(page, &inspection))?,
                 Err(failure) if self.options.json => print_json(&json!({
                     "url": page, "error": failure.message, "failure_reason": failure.reason, "failure_code": failure.code,

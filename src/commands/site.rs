@@ -2,11 +2,12 @@
 
 use anyhow::Context;
 
-use super::{Database, Usage, plain, print_json, print_line, table};
+use super::{Database, Usage, plain, print_json, print_line, profile, table};
 use crate::cli::{SiteArgs, SiteCommand};
 use crate::config::Config;
+use crate::queue::Queue;
 use crate::record::rfc3339;
-use crate::site::{NewEnrolment, Origin, check_public};
+use crate::site::{NewEnrolment, Origin, check_public, not_enrolled};
 
 /// Enrols, lists or removes sites.
 ///
@@ -16,7 +17,16 @@ pub async fn run(config: Config, args: SiteArgs) -> anyhow::Result<()> {
     let SiteArgs { command, json } = args;
     let usage = |problem: String| Usage(format!("ORIGIN: {problem}"));
     match command {
-        SiteCommand::Add { origin, authorized_by, until, allow_private, max_concurrency, per_minute, task_types } => {
+        SiteCommand::Add {
+            origin,
+            authorized_by,
+            until,
+            allow_private,
+            max_concurrency,
+            per_minute,
+            task_types,
+            profile,
+        } => {
             let origin: Origin = origin.parse().map_err(usage)?;
             if authorized_by.trim().is_empty() {
                 return Err(Usage("--authorized-by is empty; name who allowed Pagehand to act there".into()).into());
@@ -27,6 +37,7 @@ pub async fn run(config: Config, args: SiteArgs) -> anyhow::Result<()> {
             if !allow_private {
                 check_public(&origin).await.map_err(usage)?;
             }
+            let source = profile.as_deref().map(profile::read).transpose()?;
             let site = NewEnrolment {
                 origin,
                 authorized_by,
@@ -38,12 +49,30 @@ pub async fn run(config: Config, args: SiteArgs) -> anyhow::Result<()> {
             };
             let database = Database::open(&config).await?;
             let added = database.queue.add_site(&site).await;
+            let stored = match (&added, &source) {
+                (Ok(()), Some(source)) => database.queue.set_profile(&site.origin, source, &site.authorized_by).await,
+                _ => Ok(()),
+            };
             database.close().await;
             added.context("the site was not enrolled")?;
+            stored.context("the site was enrolled, but its profile was not stored")?;
             if json {
                 print_json(&serde_json::json!({"enrolled": site.origin}))
             } else {
                 print_line(format_args!("{} is enrolled", site.origin))
+            }
+        }
+        SiteCommand::Profile { origin, file } => {
+            let origin: Origin = origin.parse().map_err(usage)?;
+            let source = file.as_deref().map(profile::read).transpose()?;
+            let database = Database::open(&config).await?;
+            let done = store_or_show(&database.queue, &origin, source.as_deref()).await;
+            database.close().await;
+            match done? {
+                Some(shown) if json => print_json(&serde_json::json!({"origin": origin, "profile": shown})),
+                Some(shown) => print_line(shown.trim_end()),
+                None if json => print_json(&serde_json::json!({"profiled": origin})),
+                None => print_line(format_args!("the profile of {origin} is stored")),
             }
         }
         SiteCommand::Ls => {
@@ -121,4 +150,15 @@ fn operator() -> String {
     named
         .filter(|name| !name.trim().is_empty())
         .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+}
+
+/// Stores `source`, or gives what is stored.
+async fn store_or_show(queue: &Queue, origin: &Origin, source: Option<&str>) -> anyhow::Result<Option<String>> {
+    let enrolled = queue.enrolment(origin.as_str()).await?.filter(|(site, _)| site.removed_at.is_none());
+    let (site, _) = enrolled.with_context(|| not_enrolled(origin.as_str()))?;
+    match source {
+        Some(source) => queue.set_profile(origin, source, &site.authorized_by).await.map(|()| None),
+        None => queue.profile(origin.as_str()).await.map(|source| Some(source.unwrap_or_default())),
+    }
+    .context("the profile can't be stored or read")
 }

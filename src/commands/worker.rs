@@ -163,6 +163,7 @@ pub fn settings(config: &Config, concurrency: Option<u32>) -> Settings {
         sandbox: config.browser.sandbox,
         stop_after_blocked: worker.stop_after_blocked,
         egress: egress_limits(config),
+        mailbox: config.mailbox.clone(),
     }
 }
 

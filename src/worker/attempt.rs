@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::FutureExt;
+use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::enrolment::check_enrolment;
 use super::gatekeeper::Gate;
 use super::heartbeat::Held;
+use super::support::Loaded;
 use super::trace::Trace;
 use super::verdict::{Ended, Submission, decide};
 use super::{Worker, settle};
@@ -28,6 +31,8 @@ use crate::telemetry::{
 
 /// How long each half of the last snapshot may take when the attempt is called off.
 const LAST_LOOK: Duration = Duration::from_secs(1);
+/// How long the browser may take to be told what a site gives its testers.
+const PASS_LIMIT: Duration = Duration::from_secs(10);
 /// How long a submission under way may go on when everything else has to stop.
 const SUBMIT_GRACE: Duration = Duration::from_secs(10);
 
@@ -50,7 +55,9 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
     let began = Instant::now();
     let _in_flight = worker.metrics.received(&claimed.task);
     let held = Arc::new(held);
-    let run = open_record(worker, &claimed, before).await;
+    let loaded = worker.load_support(&claimed.task).await;
+    let secrets = loaded.as_ref().map(|loaded| loaded.secrets.clone()).unwrap_or_default();
+    let run = open_record(worker, &claimed, before, secrets).await;
     held.attach(&run);
 
     let gate = Arc::new(Gate {
@@ -62,7 +69,7 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
         let_go: AtomicBool::new(false),
         answered: AtomicBool::new(false),
     });
-    let result = carry_out(worker, &claimed, &run, &held, &gate).await.map_err(|ended| redacted(&run, ended));
+    let result = carry_out(worker, &claimed, loaded, &run, &held, &gate).await.map_err(|ended| redacted(&run, ended));
 
     let execution_time = began.elapsed();
     let failure = result.as_ref().err().map(Ended::failure);
@@ -71,7 +78,7 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
         Some(failure) => log_failure(&run, "result_failed", failure, json!({})),
     }
     let details = result.as_ref().ok().cloned().unwrap_or_default();
-    let earlier = claimed.open_intent.as_ref().is_some_and(|intent| intent.let_go);
+    let earlier = claimed.open_intent.as_ref().is_some_and(|intent| intent.let_go && !intent.awaits_mail());
     let open = gate.is_open() || (earlier && !gate.answered.load(Ordering::SeqCst));
     let submission = if open { Submission::Open } else { Submission::Settled };
     let outcome = decide(&claimed.task, result, submission, &worker.settings.retry);
@@ -114,7 +121,7 @@ fn redacted(run: &Run, ended: Ended) -> Ended {
     Ended::Failed(Failure { message: clean(failure.message), causes, ..failure })
 }
 
-async fn open_record(worker: &Worker, claimed: &Claimed, before: Before) -> Run {
+async fn open_record(worker: &Worker, claimed: &Claimed, before: Before, mut secrets: Vec<SecretString>) -> Run {
     let task = &claimed.task;
     let mut meta = Map::new();
     meta.insert("task_type".into(), json!(task.task_type));
@@ -130,10 +137,9 @@ async fn open_record(worker: &Worker, claimed: &Claimed, before: Before) -> Run 
     meta.insert("trace_id".into(), json!(before.trace.trace_id()));
     meta.insert("span_id".into(), json!(before.trace.span_id()));
     meta.insert("request_id".into(), json!(task.request_id));
-    let secrets = match Payload::parse(&task.task_type, &task.payload) {
-        Ok(Payload::Registration(payload)) => vec![payload.password],
-        _ => Vec::new(),
-    };
+    if let Ok(Payload::Registration(payload)) = Payload::parse(&task.task_type, &task.payload) {
+        secrets.push(payload.password);
+    }
     let start = RunStart {
         task_id: task.id,
         fence: claimed.fence,
@@ -161,6 +167,7 @@ async fn open_record(worker: &Worker, claimed: &Claimed, before: Before) -> Run 
 async fn carry_out(
     worker: &Worker,
     claimed: &Claimed,
+    loaded: Result<Loaded, Failure>,
     run: &Run,
     held: &Arc<Held>,
     gate: &Arc<Gate>,
@@ -169,6 +176,7 @@ async fn carry_out(
     log_step(run, "getting_automation_class", json!({"task_type": task.task_type}));
     let (automation, payload, enrolment) = admit(worker, task).await.map_err(Ended::Failed)?;
     log_step(run, "automation_class_obtained", json!({"automation": automation.task_type()}));
+    let Loaded { support, pass, .. } = loaded.map_err(Ended::Failed)?;
 
     log_step(run, "getting_proxy", json!({"site": task.site}));
     let proxy = worker.take_proxy(&task.site).await.map_err(Ended::Failed)?;
@@ -190,9 +198,17 @@ async fn carry_out(
         ended = held.stopped() => return Err(ended),
         opened = worker.open_tab(options) => opened.map_err(Ended::Failed)?,
     };
+    if let Some(pass) = pass {
+        let given = tab.pass_as_tester(pass, PASS_LIMIT).await;
+        given.map_err(|error| Ended::Failed(error.to_failure()))?;
+    }
     log_step(run, "automation_context_entered", json!({}));
-    let open_intent =
-        claimed.open_intent.as_ref().map(|open| OpenIntent { intent: open.intent.clone(), let_go: open.let_go });
+    let open_intent = claimed.open_intent.as_ref().map(|open| OpenIntent {
+        intent: open.intent.clone(),
+        let_go: open.let_go,
+        committed_at: Some(open.committed_at),
+        outcome: open.outcome.clone(),
+    });
     let mut context = Context {
         task: task.clone(),
         payload,
@@ -204,6 +220,7 @@ async fn carry_out(
         limits: limits(worker.settings.task_timeout),
         meter: Meter::start(worker.settings.prices.clone(), budget, proxy.is_some()),
         assistant: worker.settings.assistant.clone(),
+        support,
     };
 
     let result = supervise(automation.as_ref(), &context, held, gate, deadline).await;
@@ -284,7 +301,8 @@ async fn admit(worker: &Worker, task: &Task) -> Result<(Arc<dyn Automation>, Pay
         refuse("input.invalid_payload", errors.join("; "))
     })?;
     let origin = Origin::of(&url).map_err(|problem| refuse("policy.url_denied", format!("url: {problem}")))?;
-    let enrolment = worker.check_enrolment(&origin, &task.task_type).await?;
+    let enrolment = check_enrolment(&worker.queue, &origin).await?;
+    enrolment.check_task_type(&task.task_type).map_err(|problem| refuse("policy.task_type", problem))?;
     Ok((automation, payload, enrolment))
 }
 

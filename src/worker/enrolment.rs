@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{Worker, database};
 use crate::browser::{Denial, EgressPolicy};
 use crate::failure::{Failure, FailureReason};
+use crate::queue::Queue;
 use crate::site::{Enrolment, Origin, Origins, check_public_spelling, not_enrolled};
 use crate::task::Task;
 
@@ -27,24 +28,23 @@ struct Known {
     private: Arc<Origins>,
 }
 
-impl Worker {
-    /// The enrolment under which a task may be carried out now.
-    pub(super) async fn check_enrolment(&self, origin: &Origin, task_type: &str) -> Result<Enrolment, Failure> {
-        let policy = |code: &'static str, message: String| Failure::terminal(FailureReason::Unknown, code, message);
-        let Some((enrolment, now)) = self.queue.enrolment(origin.as_str()).await.map_err(database)? else {
-            return Err(policy("policy.not_enrolled", not_enrolled(origin.as_str())));
-        };
-        enrolment.check_active(now).map_err(|problem| {
-            let code = if enrolment.removed_at.is_some() { "policy.not_enrolled" } else { "policy.expired" };
-            policy(code, problem)
-        })?;
-        enrolment.check_task_type(task_type).map_err(|problem| policy("policy.task_type", problem))?;
-        if !enrolment.allow_private {
-            check_public_spelling(origin).map_err(|problem| policy("policy.url_denied", problem))?;
-        }
-        Ok(enrolment)
+/// The enrolment under which pages of `origin` may be acted on now.
+pub(super) async fn check_enrolment(queue: &Queue, origin: &Origin) -> Result<Enrolment, Failure> {
+    let policy = |code: &'static str, message: String| Failure::terminal(FailureReason::Unknown, code, message);
+    let Some((enrolment, now)) = queue.enrolment(origin.as_str()).await.map_err(database)? else {
+        return Err(policy("policy.not_enrolled", not_enrolled(origin.as_str())));
+    };
+    enrolment.check_active(now).map_err(|problem| {
+        let code = if enrolment.removed_at.is_some() { "policy.not_enrolled" } else { "policy.expired" };
+        policy(code, problem)
+    })?;
+    if !enrolment.allow_private {
+        check_public_spelling(origin).map_err(|problem| policy("policy.url_denied", problem))?;
     }
+    Ok(enrolment)
+}
 
+impl Worker {
     /// Where the traffic of a task on this site may go: the main frame and what is written to any enrolled site. A page of
     /// a public site reaches no private one, though that be enrolled too.
     pub(super) async fn egress_policy(&self, own: &Enrolment) -> Result<EgressPolicy, Failure> {
