@@ -146,7 +146,7 @@ impl Default for StepLimits {
         Self {
             navigation: Duration::from_secs(30),
             look: Duration::from_secs(10),
-            appear: Duration::from_secs(5),
+            appear: Duration::from_secs(10),
             action: Duration::from_secs(10),
             submit: Duration::from_secs(30),
             answer: Duration::from_secs(5),

@@ -3,83 +3,18 @@
 // Helpers outside `#[test]` functions fail the test by panicking.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/attempts.rs"]
+mod attempts;
 #[path = "support/forms_site.rs"]
 mod forms_site;
 #[path = "support/policy.rs"]
 mod policy;
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
+use attempts::{Attempt, BODY, Browser, Ended};
 use forms_site::Site;
-use futures::future::BoxFuture;
-use pagehand::automation::{Context, GateKeeper, Meter, OpenIntent, Registry, StepLimits, Success, Support};
-use pagehand::browser::{BrowserPool, BrowserSettings, TabOptions};
-use pagehand::failure::{Failure, FailureReason};
-use pagehand::task::{Fence, Payload, Task, TaskId};
-use pagehand::telemetry::{RunStart, RunsDir, init_run};
-use serde_json::{Value, json};
-use tokio::time::Instant;
-
-const BODY: &str = "It's a \"good\" loaf & I like it –\nsecond line, ünïcödé 😀";
-
-#[derive(Default)]
-struct Keeper {
-    calls: Mutex<Vec<&'static str>>,
-    lease_lost: bool,
-}
-
-impl Keeper {
-    fn calls(&self) -> Vec<&'static str> {
-        self.calls.lock().unwrap().clone()
-    }
-}
-
-impl GateKeeper for Keeper {
-    fn commit<'a>(&'a self, _: Value) -> BoxFuture<'a, Result<(), Failure>> {
-        self.calls.lock().unwrap().push("commit");
-        let lost = Failure::terminal(FailureReason::Unknown, "infra.lease_lost", "the lease is lost");
-        Box::pin(async move { if self.lease_lost { Err(lost) } else { Ok(()) } })
-    }
-    fn let_go<'a>(&'a self) -> BoxFuture<'a, Result<(), Failure>> {
-        self.calls.lock().unwrap().push("let_go");
-        Box::pin(async { Ok(()) })
-    }
-    fn outcome<'a>(&'a self, _: Value) -> BoxFuture<'a, ()> {
-        self.calls.lock().unwrap().push("outcome");
-        Box::pin(async {})
-    }
-}
-
-/// What a test changes of an ordinary attempt.
-#[derive(Default)]
-struct Attempt {
-    lease_lost: bool,
-    open_intent: Option<OpenIntent>,
-}
-
-/// How an attempt ended.
-struct Ended {
-    result: Result<Success, Failure>,
-    calls: Vec<&'static str>,
-    steps: Vec<String>,
-}
-
-impl Ended {
-    fn outcome(&self) -> String {
-        let success = self.result.as_ref().unwrap_or_else(|failure| panic!("{failure:?}; steps {:?}", self.steps));
-        success.details["outcome"].as_str().unwrap().to_owned()
-    }
-
-    fn failure(&self) -> (FailureReason, String) {
-        let failure = self.result.as_ref().unwrap_err();
-        (failure.reason, failure.code.to_string())
-    }
-
-    fn message(&self) -> String {
-        self.result.as_ref().unwrap_err().message.clone()
-    }
-}
+use pagehand::automation::OpenIntent;
+use pagehand::failure::FailureReason;
+use serde_json::Value;
 
 async fn comment(url: &str) -> Ended {
     attempt("comment", url, Attempt::default()).await
@@ -90,73 +25,10 @@ async fn register(url: &str) -> Ended {
 }
 
 async fn attempt(task_type: &str, url: &str, change: Attempt) -> Ended {
-    let value = match task_type {
-        "comment" => {
-            json!({"author": "Ann Probe", "email": "ann@example.org", "website": "https://ann.example/", "body": BODY})
-        }
-        _ => {
-            json!({"username": "ann77", "email": "ann@example.org", "password": "S3cret pass+word!", "first_name": "Ann", "last_name": "Probe"})
-        }
-    };
-    let state = tempfile::tempdir().unwrap();
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(state.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let pool =
-        BrowserPool::new(BrowserSettings { state_dir: state.path().join("chrome"), ..BrowserSettings::default() });
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let policy = policy::of(&[url]);
-    let tab = pool.open(TabOptions { user_agent: None, proxy: None, policy, deadline }).await.unwrap();
-    let runs = RunsDir::open(&state.path().join("runs")).unwrap();
-    let start = RunStart {
-        task_id: TaskId(1),
-        fence: Fence(1),
-        retry_count: 0,
-        started_at: chrono::Utc::now(),
-        meta: Default::default(),
-        secrets: vec![],
-    };
-    let run = init_run(&runs, start).await;
-    let task = Task {
-        id: TaskId(1),
-        task_type: task_type.to_owned(),
-        url: url.to_owned(),
-        site: url::Url::parse(url).unwrap().origin().ascii_serialization(),
-        campaign_id: None,
-        payload: value.clone(),
-        retry_count: 0,
-        max_retries: 3,
-        failures: 0,
-        priority: 0,
-        created_at: chrono::Utc::now(),
-        traceparent: None,
-        request_id: None,
-    };
-    let keeper = Arc::new(Keeper { lease_lost: change.lease_lost, ..Keeper::default() });
-    let ctx = Context {
-        payload: Payload::parse(task_type, &value).unwrap(),
-        task,
-        tab,
-        run: run.clone(),
-        gate: keeper.clone(),
-        open_intent: change.open_intent,
-        deadline,
-        limits: StepLimits {
-            appear: Duration::from_secs(4),
-            answer: Duration::from_secs(3),
-            submit: Duration::from_secs(8),
-            least_before_submit_stamped: Duration::from_secs(2),
-            ..StepLimits::default()
-        },
-        meter: Meter::start(Arc::default(), None, false),
-        assistant: None,
-        support: Support::default(),
-    };
-    let automation = Registry::standard().get(task_type).unwrap();
-    let result = automation.run(&ctx).await;
-    let steps = run.take_steps().into_iter().map(|step| step.name).collect();
-    ctx.tab.close().await;
-    pool.shutdown().await;
-    Ended { result, calls: keeper.calls(), steps }
+    let browser = Browser::start();
+    let ended = browser.attempt(task_type, url, change).await;
+    browser.close().await;
+    ended
 }
 
 /// A form for comments with names that say nothing.

@@ -9,10 +9,10 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::filling::{Filled, Plan, is_answered, prepare, send, unanswered, uncertain};
+use super::filling::{Filled, Plan, Sent, carry_through, is_answered, unanswered, uncertain};
 use super::forms::{Dictionary, FormKind, Role};
 use super::gate::{Submission, fingerprint};
-use super::verdict::{Needle, Shown, invalid_fields, refusal, said, saying};
+use super::verdict::{Needle, Shown, invalid_fields, refusal, refused_by_answer, said, saying};
 use super::{Automation, Context, Success, failed, obstacles, pins};
 use crate::browser::{Exchange, SubmitReport};
 use crate::failure::mapper::map_status;
@@ -46,7 +46,7 @@ async fn leave(ctx: &Context, payload: &CommentPayload) -> Result<Success, Failu
     let landed = ctx.open("open_page", &ctx.task.url).await?;
     let opened = Instant::now();
     ctx.first_snapshot().await?;
-    if let Some(failure) = obstacles::refused_by_status(&landed) {
+    if let Some(failure) = obstacles::refused(ctx, &landed).await {
         return Err(failure);
     }
     let needle = Needle::new(&payload.body);
@@ -69,14 +69,12 @@ async fn leave(ctx: &Context, payload: &CommentPayload) -> Result<Success, Failu
         needed: &[&[Role::Body]],
         missing: obstacles::no_comment_form,
     };
-    let filled = prepare(ctx, &plan).await?;
-    pins::fill_extra(ctx, &filled).await?;
-    let before = see(ctx).await?;
-    let report = send(ctx, &filled, submission(ctx, payload, &filled), FormKind::Comment, opened).await?;
-    let result = ctx
-        .step("verify_comment", exchange_meta(&report), verify(ctx, payload, &filled, &needle, &before, &report))
-        .await;
-    if is_answered(&report, result.as_ref().map(drop)) {
+    let sent =
+        carry_through(ctx, &plan, |filled| submission(ctx, payload, filled), opened).await.map_err(as_comment)?;
+    let report = &sent.report;
+    let result = ctx.step("verify_comment", exchange_meta(report), verify(ctx, payload, &needle, &sent)).await;
+    let result = result.map_err(as_comment);
+    if is_answered(report, result.as_ref().map(drop)) {
         let outcome = match &result {
             Ok(success) => Value::Object(success.details.clone()),
             Err(failure) => json!({ "failure_code": failure.code }),
@@ -144,11 +142,11 @@ pub(super) async fn nothing_sent(ctx: &Context, filled: &Filled, before: &Shown,
 async fn verify(
     ctx: &Context,
     payload: &CommentPayload,
-    filled: &Filled,
     needle: &Needle,
-    before: &Shown,
-    report: &SubmitReport,
+    Sent { filled, untouched, before, report }: &Sent,
 ) -> Result<Success, Failure> {
+    // A page that shows what is being typed shows the text before it is sent: what counts is the page before that.
+    let already = needle.count(&untouched.text);
     let Some(sent) = &report.admitted else { return Err(nothing_sent(ctx, filled, before, report).await) };
     if sent.status.is_none() && report.landed.is_none() {
         let error = sent.error.as_deref().unwrap_or("no answer came");
@@ -162,7 +160,8 @@ async fn verify(
             if let Some(said) = pins::verdict(ctx, before, &after) {
                 return said;
             }
-            verdict = judge(needle, before, &after, sent, report.landed.as_ref().and_then(|landed| landed.status));
+            verdict =
+                judge(needle, already, before, &after, sent, report.landed.as_ref().and_then(|landed| landed.status));
             if !matches!(verdict, Verdict::Silent) || Instant::now() >= deadline {
                 break;
             }
@@ -185,7 +184,7 @@ async fn verify(
             Ok(success)
         }
         Verdict::Refused(failure) => Err(failure),
-        Verdict::Accepted(_) | Verdict::Silent => look_again(ctx, payload, needle, before, verdict).await,
+        Verdict::Accepted(_) | Verdict::Silent => look_again(ctx, payload, needle, already, verdict).await,
     }
 }
 
@@ -194,12 +193,12 @@ async fn look_again(
     ctx: &Context,
     payload: &CommentPayload,
     needle: &Needle,
-    before: &Shown,
+    already: usize,
     verdict: Verdict,
 ) -> Result<Success, Failure> {
     let again = ctx.tab.goto(&ctx.task.url, ctx.limits.navigation).await.map_err(failed);
     let shown = match again {
-        Ok(_) => ctx.read_text().await.is_ok_and(|page| needle.count(&page.text) > needle.count(&before.text)),
+        Ok(_) => ctx.read_text().await.is_ok_and(|page| needle.count(&page.text) > already),
         Err(_) => false,
     };
     match verdict {
@@ -226,7 +225,14 @@ enum Verdict {
     Silent,
 }
 
-fn judge(needle: &Needle, before: &Shown, after: &Shown, sent: &Exchange, landed: Option<u16>) -> Verdict {
+fn judge(
+    needle: &Needle,
+    already: usize,
+    before: &Shown,
+    after: &Shown,
+    sent: &Exchange,
+    landed: Option<u16>,
+) -> Verdict {
     let status = landed.or(sent.status);
     let answer = sent.body_excerpt.as_deref().unwrap_or_default();
     if let Some(failure) =
@@ -245,7 +251,9 @@ fn judge(needle: &Needle, before: &Shown, after: &Shown, sent: &Exchange, landed
         });
     }
     let news = after.news(before);
-    let shown = needle.count(&after.text) > needle.count(&before.text);
+    // On the page it was sent from, a preview may still show it.
+    let already = if landed.is_some() { already } else { already.max(needle.count(&before.text)) };
+    let shown = needle.count(&after.text) > already;
     let held_by_address = after.url.contains("unapproved=");
     let held = saying(&news, "sign.moderation").map(said);
     match (held, held_by_address, shown) {
@@ -260,10 +268,19 @@ fn judge(needle: &Needle, before: &Shown, after: &Shown, sent: &Exchange, landed
     if let Some(words) = saying(&news, "sign.comment_accepted") {
         return Verdict::Accepted(said(words));
     }
-    match refusal(before, after, false) {
+    match refusal(before, after, false).or_else(|| refused_by_answer(answer)) {
         Some(failure) => Verdict::Refused(failure),
         None => Verdict::Silent,
     }
+}
+
+/// What the mapper knows as a fault of some sign-up is, here, a fault of the comment's form.
+fn as_comment(failure: Failure) -> Failure {
+    if failure.reason != FailureReason::RegistrationFailed {
+        return failure;
+    }
+    let code = if failure.code == "form.login_failed" { failure.code } else { "form.invalid".into() };
+    Failure { reason: FailureReason::Unknown, code, ..failure }
 }
 
 /// An earlier attempt let the submission go and did not live to see what came of it.

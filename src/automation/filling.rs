@@ -1,15 +1,30 @@
 //! Brings a form on the page, fills it, and sends it through the gate: what comments and sign-ups have in common.
+//!
+//! A form may be split over steps. Each press is watched by a gate of its own, since any of them may send what can't be
+//! taken back; as soon as one request was let go the intent stays open until the end, so a crash between two steps is
+//! found out and nothing is sent again.
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::forms::{ButtonFacts, Dictionary, Field, Form, FormKind, Role, Words};
+use super::comment::see;
+use super::forms::{Field, Form, FormKind, Role};
 use super::gate::{Gate, Submission};
-use super::look::{FrameView, View, scroll_down, wait_for_fields};
-use super::{Context, changed_under_us, failed, fallback, obstacles};
+use super::look::{FrameView, View};
+use super::verdict::Shown;
+use super::{Context, changed_under_us, failed, fallback, obstacles, pins};
 use crate::browser::{ActionCheck, BrowserError, ElementRef, SubmitReport};
 use crate::failure::{Failure, FailureReason};
+
+mod boxes;
+mod dates;
+mod fields;
+mod find;
+mod password;
+mod steps;
+
+pub use steps::{Sent, carry_through};
 
 /// How often a form is looked for and filled again because the document changed under us.
 const TRIES: u32 = 3;
@@ -23,8 +38,10 @@ pub struct Filled {
     pub form: Form,
     /// What sends it: a button, or the form itself.
     pub trigger: ElementRef,
-    /// The roles that were filled.
+    /// The roles that were filled, in this step or an earlier one.
     pub roles: Vec<Role>,
+    /// What was put into which field of this step.
+    pub(super) values: Vec<(u32, Role, String)>,
 }
 
 /// What to do with a form of one kind.
@@ -39,30 +56,31 @@ pub struct Plan<'a> {
     pub missing: fn(&View) -> Failure,
 }
 
-/// Finds the form and fills it; from the start again while the document changes under us.
+/// Finds the form and fills it; from the start again while the document changes under us. `done`: roles that earlier steps
+/// have filled.
 ///
 /// # Errors
 /// No form, something in the way, a field that is required and unknown, a value that the form does not take.
-pub async fn prepare(ctx: &Context, plan: &Plan<'_>) -> Result<Filled, Failure> {
+async fn prepare(ctx: &Context, plan: &Plan<'_>, done: &[Role]) -> Result<Filled, Failure> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match prepare_once(ctx, plan, tries - 1).await {
+        match prepare_once(ctx, plan, done, tries - 1).await {
             Err(failure) if tries < TRIES && changed_under_us(&failure) => continue,
             result => return result,
         }
     }
 }
 
-async fn prepare_once(ctx: &Context, plan: &Plan<'_>, retries: u32) -> Result<Filled, Failure> {
-    let meta = json!({ "kind": plan.kind.as_str(), "step_retries": retries });
-    let view = match ctx.step("find_form", meta, find(ctx, plan)).await {
+async fn prepare_once(ctx: &Context, plan: &Plan<'_>, done: &[Role], retries: u32) -> Result<Filled, Failure> {
+    let looking = json!({ "kind": plan.kind.as_str(), "step_retries": retries });
+    let view = match ctx.step("find_form", looking, find::find(ctx, plan, done)).await {
         Err(missing) if fallback::may_help(ctx, &missing) => {
             ctx.step("ask_model", json!({ "kind": plan.kind.as_str() }), fallback::suggest(ctx, plan, missing)).await?
         }
         found => found?,
     };
-    let (frame, form) = view.best(plan.kind).ok_or_else(|| (plan.missing)(&view))?;
+    let (frame, form) = find::chosen(&view, plan, done).ok_or_else(|| (plan.missing)(&view))?;
     ctx.note(
         "form_found",
         json!({
@@ -74,12 +92,14 @@ async fn prepare_once(ctx: &Context, plan: &Plan<'_>, retries: u32) -> Result<Fi
     if let Some(kind) = obstacles::captcha_of(&frame.page, form) {
         return Err(obstacles::captcha_present(&kind));
     }
-    if let Some(group) = plan.needed.iter().find(|group| group.iter().all(|role| form.field(*role).is_none())) {
+    let lacks = |group: &&&[Role]| group.iter().all(|role| form.field(*role).is_none() && !done.contains(role));
+    if let Some(group) = plan.needed.iter().find(lacks).filter(|_| !steps::goes_on(form)) {
         let names: Vec<&str> = group.iter().map(|role| role.as_str()).collect();
         let message = format!("the {} form has no field for {}", plan.kind.as_str(), names.join(" or "));
         return Err(Failure::terminal(FailureReason::ElementNotFound, "form.field_missing", message));
     }
-    refuse_unknown(form, plan)?;
+    let boxes = boxes::to_tick(ctx, frame, form).await?;
+    refuse_unknown(ctx, frame, form, plan).await?;
 
     let trigger = match &form.submit {
         Some(button) => frame.element(button.handle),
@@ -91,87 +111,39 @@ async fn prepare_once(ctx: &Context, plan: &Plan<'_>, retries: u32) -> Result<Fi
     };
 
     let mut todo: Vec<(&Field, &str)> = Vec::new();
-    for (role, value) in &plan.values {
-        if let Some(field) = form.field(*role).filter(|_| !value.is_empty()) {
-            todo.push((field, value));
-        }
+    for (role, value) in plan.values.iter().filter(|(_, value)| !value.is_empty()) {
+        let fields = form.fields.iter().filter(|field| field.usable && field.role == *role);
+        // A date may be asked for in three fields, anything else in one.
+        todo.extend(fields.take(if *role == Role::Birthdate { 3 } else { 1 }).map(|field| (field, *value)));
     }
-    let boxes: Vec<&Field> = form.fields.iter().filter(|field| wants_consent(field)).collect();
     let handles: Vec<u32> =
         todo.iter().map(|(field, _)| field.handle).chain(form.submit.as_ref().map(|button| button.handle)).collect();
     let traps = clear_of_overlays(ctx, plan.kind, frame, &handles).await?;
     let essential = |role: Role| plan.needed.iter().any(|group| group.contains(&role));
     todo.retain(|(field, _)| !traps.contains(&field.handle) || essential(field.role));
+    for (field, value) in todo.iter().filter(|(field, _)| field.role == Role::Password) {
+        password::check(ctx, frame, field, value).await?;
+    }
 
     let meta = json!({ "roles": todo.iter().map(|(field, _)| field.role.as_str()).collect::<Vec<_>>(), "boxes": boxes.len(), "step_retries": retries });
-    ctx.step("fill_form", meta, async {
-        for (field, value) in &todo {
-            fill(ctx, frame, field, value).await?;
-        }
-        for field in &boxes {
-            let element = frame.element(field.handle);
-            ctx.tab.set_checked(&element, true, ctx.limits.action).await.map_err(failed)?;
-        }
-        Ok(())
-    })
-    .await?;
+    let values = ctx
+        .step("fill_form", meta, async {
+            let values = fields::fill_all(ctx, frame, &todo).await?;
+            for element in &boxes {
+                ctx.tab.set_checked(element, true, ctx.limits.action).await.map_err(failed)?;
+            }
+            fields::keep(ctx, frame, form, &values, fields::SETTLES).await?;
+            Ok(values)
+        })
+        .await?;
 
-    let roles = todo.iter().map(|(field, _)| field.role).collect();
+    let mut roles = done.to_vec();
+    roles.extend(todo.iter().map(|(field, _)| field.role).filter(|role| !done.contains(role)));
     let form = form.clone();
     let id = frame.frame.id.clone();
     let frame = view.frames.into_iter().find(|view| view.frame.id == id);
     let Some(frame) = frame else { unreachable!("the form's frame is one of the view's") };
-    Ok(Filled { frame, form, trigger, roles })
-}
-
-/// Looks for the form: behind overlays, behind a button that brings it, and a little later.
-async fn find(ctx: &Context, plan: &Plan<'_>) -> Result<View, Failure> {
-    let deadline = tokio::time::Instant::now() + ctx.limits.appear;
-    let mut view = obstacles::clear_overlays(ctx, ctx.look().await?, plan.kind).await?;
-    let mut pressed: Vec<String> = Vec::new();
-    loop {
-        if view.best(plan.kind).is_some() {
-            return Ok(view);
-        }
-        let missing = (plan.missing)(&view);
-        let hopeless = matches!(missing.reason, FailureReason::Blocked | FailureReason::CaptchaPresent);
-        let said_no = missing.reason == FailureReason::CommentFormNotFound && missing.code != "comments.no_form";
-        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-        if hopeless || said_no || left.is_zero() {
-            return Err(missing);
-        }
-        if plan.kind == FormKind::Comment {
-            if let Some((element, css)) = reveal_button(&view, &pressed) {
-                pressed.push(css);
-                // A button that can't be pressed is not the way; the form may still come by itself.
-                let _ = ctx.tab.click(&element, Duration::from_secs(2)).await;
-            } else {
-                scroll_down(&ctx.tab).await;
-            }
-        }
-        wait_for_fields(&ctx.tab, &view, left.min(Duration::from_millis(1500))).await;
-        view = ctx.look().await?;
-    }
-}
-
-/// A button that says it brings the comments.
-fn reveal_button(view: &View, pressed: &[String]) -> Option<(ElementRef, String)> {
-    let dictionary = Dictionary::standard();
-    let page = &view.main().page;
-    let reveals = |button: &&ButtonFacts| {
-        let leads_away = button.tag == "a"
-            && !(button.href.starts_with('#') || button.href.is_empty() || button.href.starts_with("javascript:"));
-        let words = Words::of_text(if button.text.is_empty() { &button.label } else { &button.text });
-        let letters = dictionary.in_text("sign.reveal_comments", &words);
-        button.hidden.is_empty()
-            && button.form.is_none()
-            && !leads_away
-            && letters > 0
-            && words.count() <= 6
-            && !pressed.contains(&button.css)
-    };
-    let button = page.buttons.iter().find(reveals)?;
-    Some((view.main().element(button.h), button.css.clone()))
+    Ok(Filled { frame, form, trigger, roles, values })
 }
 
 /// A form without a button that the enter key sends: browsers do that where it has one line to fill and no more.
@@ -181,26 +153,25 @@ fn sent_by_enter(form: &Form) -> bool {
     form.is_form && lines.count() == 1
 }
 
-/// A box that has to be ticked, and may be.
-fn wants_consent(field: &Field) -> bool {
-    let said = field
-        .reasons
-        .iter()
-        .any(|reason| !reason.starts_with("name") && !reason.starts_with("id") && !reason.starts_with("class"));
-    field.role == Role::Consent && field.usable && !field.filled && (field.required || said)
-}
-
 /// A field that the site insists on, that is empty, and that we have nothing for.
-fn refuse_unknown(form: &Form, plan: &Plan<'_>) -> Result<(), Failure> {
+async fn refuse_unknown(ctx: &Context, frame: &FrameView, form: &Form, plan: &Plan<'_>) -> Result<(), Failure> {
     let known = |field: &Field| {
         plan.values.iter().any(|(role, value)| *role == field.role && !value.is_empty())
             || (matches!(field.role, Role::Consent) && field.kind == "checkbox")
     };
     let unknown = form.fields.iter().find(|field| field.usable && field.required && !field.filled && !known(field));
     let Some(field) = unknown else { return Ok(()) };
+    let mut label = field.label.clone();
+    if field.kind == "radio" {
+        const GROUP: &str = "(ph, n) => { const group = ph.get(n)?.closest('fieldset,[role=radiogroup],[role=group]'); \
+             const text = group?.querySelector('legend')?.innerText || group?.getAttribute('aria-label') || document.getElementById(group?.getAttribute('aria-labelledby'))?.innerText || ''; \
+             return text.trim().slice(0, 80).toWellFormed(); }";
+        let group: Result<String, _> =
+            ctx.tab.call(&frame.frame.id, GROUP, &[json!(field.handle)], ctx.limits.look).await;
+        label = group.ok().filter(|group| !group.is_empty()).map_or(label.clone(), |group| format!("{group}: {label}"));
+    }
     let message = format!(
-        "the form insists on a field that nothing is known for: “{}” ({}, taken for {})",
-        field.label,
+        "the form insists on a field that nothing is known for: “{label}” ({}, taken for {})",
         field.selector,
         field.role.as_str()
     );
@@ -224,37 +195,13 @@ async fn clear_of_overlays(
         .map_err(|failure| if failure.reason == FailureReason::PopupBlocking { blocked } else { failure })
 }
 
-async fn fill(ctx: &Context, frame: &FrameView, field: &Field, value: &str) -> Result<(), Failure> {
-    // A maxlength counts UTF-16 units, and a line break in a text area as one.
-    let units = value.replace("\r\n", "\n").encode_utf16().count();
-    if let Some(max) = field.max.filter(|max| units > *max as usize) {
-        let message = format!(
-            "the field “{}” takes at most {max} characters; the {} has {units}",
-            field.label,
-            field.role.as_str()
-        );
-        return Err(Failure::terminal(FailureReason::Unknown, "input.too_long", message));
-    }
-    let element = frame.element(field.handle);
-    let done = match field.tag.as_str() {
-        "select" => ctx.tab.select(&element, value, ctx.limits.action).await,
-        _ => ctx.tab.fill(&element, value, ctx.limits.action).await,
-    };
-    done.map_err(|error| {
-        let failure = failed(error);
-        Failure {
-            message: format!("the field “{}” ({}): {}", field.label, field.selector, failure.message), ..failure
-        }
-    })
-}
-
 /// Sends the form through the gate. An overlay that comes up at the last moment is removed once; as long as nothing was let go that
 /// is safe.
 ///
 /// # Errors
 /// The button can't be pressed; the keeper denied the submission; the browser failed. If it was let go before that, the
 /// failure is [`unanswered`].
-pub async fn send(
+async fn send(
     ctx: &Context,
     filled: &Filled,
     submission: Submission,
@@ -273,6 +220,7 @@ pub async fn send(
     if let Some(button) = &filled.form.submit {
         clear_of_overlays(ctx, kind, &filled.frame, &[button.handle]).await?;
     }
+    fields::keep(ctx, &filled.frame, &filled.form, &filled.values, Duration::ZERO).await?;
     let gate = Gate::new(submission, ctx.gate.clone());
     let button = filled.form.submit.as_ref().map(|button| button.selector.clone());
     ctx.step("submit_form", json!({ "button": button, "form": filled.form.selector }), async {

@@ -135,7 +135,7 @@ pub async fn inspect(tab: &Tab, url: &str, patience: bool, limits: &StepLimits) 
         {
             break;
         }
-        look::scroll_down(tab).await;
+        look::scroll_through(tab).await;
         look::wait_for_fields(tab, &view, left.min(Duration::from_millis(1500))).await;
         view = look::look(tab, limits.look).await?;
     }

@@ -107,12 +107,18 @@ pub async fn look(tab: &Tab, limit: Duration) -> Result<View, Failure> {
     Ok(view)
 }
 
-/// Has widgets drawn that wait until they come into view.
-pub async fn scroll_down(tab: &Tab) {
-    const SCROLL: &str =
-        "(ph) => { scrollTo({ top: document.documentElement.scrollHeight, behavior: 'instant' }); return true; }";
+/// Has everything drawn that waits until it comes into view: the page is gone through from top to bottom.
+pub async fn scroll_through(tab: &Tab) {
+    const SCROLL: &str = r"async (ph) => {
+      const drawn = () => new Promise(resolve => { requestAnimationFrame(() => requestAnimationFrame(resolve)); setTimeout(resolve, 80); });
+      const step = Math.max(300, innerHeight * 0.8);
+      for (let y = 0, n = 0; n < 24 && y < document.documentElement.scrollHeight; y += step, n++) { scrollTo({ top: y, behavior: 'instant' }); await drawn(); }
+      scrollTo({ top: document.documentElement.scrollHeight, behavior: 'instant' });
+      await drawn();
+      return true;
+    }";
     // Only a help for lazy pages: what it is for is looked for again in any case.
-    let _: Result<bool, _> = tab.call(&tab.main_frame(), SCROLL, &[], Duration::from_secs(2)).await;
+    let _: Result<bool, _> = tab.call(&tab.main_frame(), SCROLL, &[], Duration::from_secs(4)).await;
 }
 
 /// Waits until the page has more or fewer fields or frames than `view` shows, or `limit` is over.
@@ -148,6 +154,11 @@ impl Context {
                 page.text.push('\n');
                 page.text.push_str(&inner.text);
             }
+        }
+        // What a message box said is said by the page, too.
+        for said in self.tab.dialog_texts() {
+            page.text.push('\n');
+            page.text.push_str(&said);
         }
         Ok(page)
     }

@@ -10,12 +10,12 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::comment::{exchange_meta, nothing_sent, see};
-use super::filling::{Filled, Plan, is_answered, prepare, send, unanswered, uncertain};
+use super::comment::{exchange_meta, nothing_sent};
+use super::filling::{Filled, Plan, Sent, carry_through, is_answered, unanswered, uncertain};
 use super::forms::{FormKind, Role};
 use super::gate::{Submission, fingerprint};
 use super::look::View;
-use super::verdict::{Shown, refusal, said, saying};
+use super::verdict::{Shown, refusal, refused_by_answer, said, saying};
 use super::{Automation, Context, Success, confirmation, obstacles, pins};
 use crate::browser::{Exchange, SubmitReport};
 use crate::failure::mapper::map_status;
@@ -52,7 +52,7 @@ async fn register(ctx: &Context, payload: &RegistrationPayload) -> Result<Succes
     let landed = ctx.open("open_page", &ctx.task.url).await?;
     let opened = Instant::now();
     ctx.first_snapshot().await?;
-    if let Some(failure) = obstacles::refused_by_status(&landed) {
+    if let Some(failure) = obstacles::refused(ctx, &landed).await {
         return Err(failure);
     }
     if ctx.open_intent.as_ref().is_some_and(|intent| intent.let_go) {
@@ -82,12 +82,10 @@ async fn register(ctx: &Context, payload: &RegistrationPayload) -> Result<Succes
         needed: &[&[Role::Email, Role::Username]],
         missing: no_signup_form,
     };
-    let filled = prepare(ctx, &plan).await.map_err(as_registration)?;
-    pins::fill_extra(ctx, &filled).await?;
     confirmation::check_mailbox(ctx, payload).await?;
-    let before = see(ctx).await?;
     let since = chrono::Utc::now();
-    let report = send(ctx, &filled, submission(ctx, payload, &filled), FormKind::Signup, opened).await?;
+    let sent = carry_through(ctx, &plan, |filled| submission(ctx, payload, filled), opened).await;
+    let Sent { filled, before, report, .. } = sent.map_err(as_registration)?;
     let result = ctx.step("verify_registration", exchange_meta(&report), verify(ctx, &filled, &before, &report)).await;
     let result = confirmation::with_mailbox(ctx, payload, result).await;
     if is_answered(&report, result.as_ref().map(drop)) {
@@ -233,7 +231,8 @@ fn judge(
         }));
     }
     let news = after.news(before);
-    if let Some(failure) = refusal(before, after, false) {
+    let answer = sent.body_excerpt.as_deref().unwrap_or_default();
+    if let Some(failure) = refusal(before, after, false).or_else(|| refused_by_answer(answer)) {
         return Some(Err(as_registration(failure)));
     }
     let no_mailbox = |words: &str| {

@@ -155,6 +155,57 @@ pub fn refusal(before: &Shown, after: &Shown, page_is_answer: bool) -> Option<Fa
     None
 }
 
+/// Why an interface refused, though its status is a good one: `{"success":false,"message":"…"}` and its like.
+pub fn refused_by_answer(answer: &str) -> Option<Failure> {
+    let Ok(serde_json::Value::Object(answer)) = serde_json::from_str(answer) else { return None };
+    let is = |key: &str, values: &[&str]| {
+        answer.get(key).is_some_and(|value| {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_lowercase);
+            values.contains(&text.as_str())
+        })
+    };
+    let filled = |key: &str| {
+        answer
+            .get(key)
+            .filter(|value| !matches!(value, serde_json::Value::Null | serde_json::Value::Bool(false)))
+            .filter(|value| {
+                *value != &serde_json::json!([]) && *value != &serde_json::json!({}) && *value != &serde_json::json!("")
+            })
+    };
+    let refused = ["success", "ok", "valid"].iter().any(|key| is(key, &["false", "0", "no"]))
+        || is("status", &["error", "fail", "failed", "failure", "rejected", "invalid"])
+        || ["error", "errors"].iter().any(|key| filled(key).is_some());
+    if !refused {
+        return None;
+    }
+    let mut words = String::new();
+    for key in ["message", "error", "errors", "detail", "msg", "data"] {
+        if let Some(value) = filled(key) {
+            gather_text(value, &mut words);
+        }
+    }
+    let known = map_text(&words, Some(TextKind::Page));
+    let words = if words.is_empty() { "no".to_owned() } else { words };
+    Some(known.map_or_else(
+        || Failure::terminal(FailureReason::Unknown, "form.rejected", said(&words)),
+        |failure| Failure { message: said(&words), ..failure },
+    ))
+}
+
+fn gather_text(value: &serde_json::Value, words: &mut String) {
+    match value {
+        serde_json::Value::String(text) if words.len() < LONGEST_MESSAGE => {
+            if !words.is_empty() {
+                words.push(' ');
+            }
+            words.extend(text.chars().take(200));
+        }
+        serde_json::Value::Array(values) => values.iter().for_each(|value| gather_text(value, words)),
+        serde_json::Value::Object(values) => values.values().for_each(|value| gather_text(value, words)),
+        _ => {}
+    }
+}
+
 /// The site's own words in a message.
 pub fn said(words: &str) -> String {
     let words: String = words.chars().take(300).collect();
@@ -194,6 +245,17 @@ mod tests {
     fn a_text_of_signs_alone_is_compared_as_it_is() {
         assert_eq!(Needle::new("😀 !").count("a 😀  ! b"), 1);
         assert_eq!(Needle::new("😀 !").count("a 😀 b"), 0);
+    }
+
+    #[test]
+    fn an_interface_that_says_no_in_a_good_status_has_refused() {
+        let spam = refused_by_answer(r#"{"success":false,"message":"Your comment was marked as spam."}"#).unwrap();
+        assert_eq!(spam.code, "form.spam");
+        let words = refused_by_answer(r#"{"errors":{"name":["Zxq vrb"]}}"#).unwrap();
+        assert_eq!((words.code.as_ref(), words.message.contains("Zxq vrb")), ("form.rejected", true));
+        for fine in [r#"{"success":true,"errors":[]}"#, r#"{"id":7,"error":null}"#, "<p>no</p>", "[1]"] {
+            assert!(refused_by_answer(fine).is_none(), "{fine}");
+        }
     }
 
     #[test]

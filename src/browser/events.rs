@@ -75,6 +75,8 @@ pub(super) struct LifecycleEvent<'a> {
 #[derive(Deserialize)]
 pub(super) struct DialogOpening {
     pub(super) r#type: String,
+    #[serde(default)]
+    pub(super) message: String,
 }
 
 #[derive(Deserialize)]

@@ -1,7 +1,7 @@
 //! The standing answers to what a page may ask.
 //!
 //! A page that opens a dialog stands still until somebody answers, so the answers are given on the reading task itself:
-//! dialogs dismissed (`alert` accepted), `beforeunload` left, windows closed before their first request, file choosers
+//! dialogs dismissed (`alert` accepted, and `confirm` while a form is sent), `beforeunload` left, windows closed before their first request, file choosers
 //! cancelled, downloads denied. Each is counted; too many end the task.
 
 use std::collections::HashMap;
@@ -21,6 +21,8 @@ use super::router::{Events, Router, Session, lock};
 use super::state::{FrameState, TabState};
 use super::{json, setup, submit};
 
+/// So many dialogs' texts are kept.
+const MOST_DIALOG_TEXTS: usize = 8;
 /// More dialogs than this are a loop.
 const MOST_DIALOGS: u32 = 20;
 /// More windows than this are a storm.
@@ -79,9 +81,14 @@ impl TabState {
 
     /// Answers a dialog.
     pub(super) fn dialog(&self, session: &Session, dialog: &DialogOpening) {
-        let accept = matches!(dialog.r#type.as_str(), "alert" | "beforeunload");
-        session.tell(&HandleJavaScriptDialogParams::new(accept));
         let mut inner = lock(&self.inner);
+        // Whoever sends a form and is asked whether to, means it.
+        let sending = dialog.r#type == "confirm" && inner.intercept.is_some();
+        let accept = sending || matches!(dialog.r#type.as_str(), "alert" | "beforeunload");
+        session.tell(&HandleJavaScriptDialogParams::new(accept));
+        if inner.dialogs.len() < MOST_DIALOG_TEXTS && dialog.r#type != "beforeunload" {
+            inner.dialogs.push(dialog.message.chars().take(500).collect());
+        }
         if dialog.r#type == "beforeunload" {
             inner.counters.beforeunloads += 1;
         } else {

@@ -62,6 +62,8 @@ pub(super) struct Inner {
     pub(super) pass: Option<SitePass>,
     /// What has been counted.
     pub(super) counters: TabCounters,
+    /// What the first dialogs said.
+    pub(super) dialogs: Vec<String>,
     /// Why this tab is of no use any more.
     pub(super) fault: Option<BrowserError>,
     /// When something was last asked of or answered by the network, or a frame moved on.
@@ -139,6 +141,7 @@ impl TabState {
                 spent: None,
                 pass: None,
                 counters: TabCounters::default(),
+                dialogs: Vec::new(),
                 fault: None,
                 active: Instant::now(),
                 leaving: None,

@@ -118,6 +118,11 @@ impl Tab {
         self.state.with(|inner| inner.counters)
     }
 
+    /// What the page's message boxes said, the first eight, oldest first.
+    pub fn dialog_texts(&self) -> Vec<String> {
+        self.state.with(|inner| inner.dialogs.clone())
+    }
+
     /// The latest troubles, at most 64, oldest first.
     pub fn trouble(&self) -> Vec<NetworkTrouble> {
         self.state.trouble()

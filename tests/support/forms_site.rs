@@ -22,6 +22,7 @@ pub struct Posted {
 #[derive(Default)]
 struct Book {
     pages: HashMap<String, String>,
+    answers: HashMap<String, (StatusCode, Vec<(String, String)>)>,
     posted: Vec<Posted>,
     asked: HashMap<String, u32>,
     comments: HashMap<String, Vec<(String, String)>>,
@@ -46,13 +47,24 @@ impl Site {
 
     /// Puts a page up and gives its address. `{{comments}}` in it becomes the comments it got so far.
     pub fn page(&self, name: &str, body: &str) -> String {
-        let html = if body.contains("<html") {
+        let html = if body.contains("<html") || body.trim_start().starts_with('{') {
             body.to_owned()
         } else {
             format!("<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><body>{body}")
         };
         self.book.lock().unwrap().pages.insert(format!("/{name}"), html);
         format!("http://{}/{name}", self.address)
+    }
+
+    /// The status and headers that a page is answered with.
+    pub fn answer_with(&self, name: &str, status: u16, headers: Vec<(String, String)>) {
+        let status = StatusCode::from_u16(status).unwrap();
+        self.book.lock().unwrap().answers.insert(format!("/{name}"), (status, headers));
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// The same site under another name: to the browser another site.
@@ -87,6 +99,21 @@ impl Site {
     }
 }
 
+/// Puts the comment that was sent on a page; how many it has now.
+fn take_for(book: &mut Book, page: &str, fields: &HashMap<String, String>) -> usize {
+    let list = book.comments.entry(page.to_owned()).or_default();
+    list.push((fields.get("n").cloned().unwrap_or_default(), fields.get("t").cloned().unwrap_or_default()));
+    list.len()
+}
+
+fn dress(response: &mut Response, answer: Option<&(StatusCode, Vec<(String, String)>)>) {
+    let Some((status, headers)) = answer else { return };
+    *response.status_mut() = *status;
+    for (name, value) in headers {
+        response.headers_mut().insert(header::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+    }
+}
+
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
@@ -118,13 +145,15 @@ async fn answer(
             .collect();
         let notice =
             if query.contains("unapproved=") { "<p><em>Your comment is awaiting moderation.</em></p>" } else { "" };
-        return Html(html.replace("{{comments}}", &format!("{comments}{notice}"))).into_response();
+        let mut response = Html(html.replace("{{comments}}", &format!("{comments}{notice}"))).into_response();
+        dress(&mut response, book.answers.get(&path));
+        return response;
     }
     let json = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     let source = if method == Method::GET { query.clone().into() } else { body.to_vec() };
     let fields: HashMap<String, String> = if json {
         serde_json::from_slice::<HashMap<String, serde_json::Value>>(&body)
-            .unwrap()
+            .unwrap_or_default()
             .into_iter()
             .map(|(key, value)| (key, value.as_str().unwrap_or_default().to_owned()))
             .collect()
@@ -135,22 +164,17 @@ async fn answer(
     book.posted.push(Posted { path: path.clone(), fields: fields.clone() });
     let mut parts = path.trim_start_matches("/submit/").splitn(2, '/');
     let (behaviour, page) = (parts.next().unwrap_or_default(), format!("/{}", parts.next().unwrap_or_default()));
-    let mut take = || {
-        let list = book.comments.entry(page.clone()).or_default();
-        list.push((fields.get("n").cloned().unwrap_or_default(), fields.get("t").cloned().unwrap_or_default()));
-        list.len()
-    };
     let say = |status: StatusCode, text: &str| {
         (status, Html(format!("<!doctype html><title>Answer</title><body><p>{text}</p>"))).into_response()
     };
     match behaviour {
         "show" => {
-            let n = take();
+            let n = take_for(&mut book, &page, &fields);
             Redirect::to(&format!("{page}#comment-{n}")).into_response()
         }
         "hold" => Redirect::to(&format!("{page}?unapproved=7&moderation-hash=abc#comment-7")).into_response(),
         "json" => {
-            take();
+            take_for(&mut book, &page, &fields);
             (StatusCode::CREATED, [(header::CONTENT_TYPE, "application/json")], "{\"ok\":true}").into_response()
         }
         "duplicate" => {
@@ -166,6 +190,20 @@ async fn answer(
             StatusCode::OK,
             "We have sent you a code.<form method=post action=/submit/confirm><label>Enter the verification code <input name=code autocomplete=one-time-code></label><button>Verify</button></form>",
         ),
+        "goto" => Redirect::to(&page).into_response(),
+        "show-then" => {
+            let name = page.clone();
+            take_for(&mut book, "/post", &fields);
+            Redirect::to(&name).into_response()
+        }
+        "answer" => {
+            let html = book.pages.get(&page).cloned().unwrap_or_default();
+            let json = html.trim_start().starts_with('{');
+            let kind = if json { "application/json" } else { "text/html; charset=utf-8" };
+            let mut response = ([(header::CONTENT_TYPE, kind)], html).into_response();
+            dress(&mut response, book.answers.get(&page));
+            response
+        }
         "taken" => say(StatusCode::OK, "<div class=error role=alert>Sorry, that username already exists!</div>"),
         _ => StatusCode::NO_CONTENT.into_response(),
     }

@@ -20,7 +20,7 @@ fn sent(status: u16, answer: Option<&str>) -> Exchange {
 }
 
 fn verdict(after: &Shown, exchange: &Exchange, landed: Option<u16>) -> Verdict {
-    judge(&Needle::new(BODY), &shown("Bread\nLeave a comment"), after, exchange, landed)
+    judge(&Needle::new(BODY), 0, &shown("Bread\nLeave a comment"), after, exchange, landed)
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn a_text_that_is_new_on_the_page_is_a_posted_comment() {
 #[test]
 fn a_text_that_was_there_before_proves_nothing() {
     let before = shown(BODY);
-    let silent = judge(&Needle::new(BODY), &before, &before, &sent(200, None), Some(200));
+    let silent = judge(&Needle::new(BODY), 0, &before, &before, &sent(200, None), Some(200));
     assert_eq!(silent, Verdict::Silent);
 }
 

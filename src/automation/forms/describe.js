@@ -114,11 +114,14 @@
   };
 
   // ---- collect
-  const all = ph.deepQueryAll(FIELD).filter(el => {
+  // A frame whose document is one editor is a field of this document.
+  const editorIn = el => { try { const inside = el.contentDocument; return inside?.body && (inside.designMode === 'on' || inside.body.isContentEditable) ? inside.body : null; } catch { return null; } };
+  const all = ph.deepQueryAll(FIELD + ',iframe').filter(el => {
+    if (el.localName === 'iframe') return editorIn(el) !== null;
     if (el.localName === 'input' && ['hidden', 'submit', 'button', 'image', 'reset'].includes(el.type)) return false;
     if (el.localName !== 'input' && el.localName !== 'textarea' && el.localName !== 'select') {
       if (el.closest('input,textarea') || up(el)?.closest?.('[contenteditable=""],[contenteditable="true"]')) return false;
-      if (el === body) return false;
+      if (el === body || el === doc) return false;
     }
     return true;
   });
@@ -182,7 +185,7 @@
       labels: labelsOf(el), inputmode: attr(el, 'inputmode', 20), pattern: attr(el, 'pattern', 200),
       max: el.maxLength > 0 ? el.maxLength : null, min: el.minLength > 0 ? el.minLength : null,
       required: !!el.required || el.getAttribute('aria-required') === 'true', readonly: !!el.readOnly, disabled: !!el.disabled,
-      filled: tag === 'input' && (el.type === 'checkbox' || el.type === 'radio') ? el.checked : !!(native ? el.value : el.textContent?.trim()),
+      filled: tag === 'input' && (el.type === 'checkbox' || el.type === 'radio') ? el.checked : !!(native ? el.value : (tag === 'iframe' ? editorIn(el) : el)?.textContent?.trim()),
       value: tag === 'input' && (el.type === 'checkbox' || el.type === 'radio') ? clean(el.value, 60) : '',
       options: tag === 'select' ? [...el.options].slice(0, 12).map(option => clean(option.label, 60)) : [], option_count: tag === 'select' ? el.options.length : 0,
       box: box(el), hidden: hiddenBy(el, container), label_shown: [...(el.labels ?? [])].some(shown),

@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use super::super::forms::{CaptchaFacts, FormFacts, classify};
+use super::super::forms::{ButtonFacts, CaptchaFacts, FormFacts, OverlayFacts, classify};
 use super::*;
 use crate::browser::{Frame, FrameId};
 

@@ -29,8 +29,20 @@ function disabled(element) {
 const textual = new Set(['text', 'search', 'url', 'tel', 'email', 'password', 'number', '']);
 const settable = new Set(['date', 'time', 'datetime-local', 'month', 'week', 'color', 'range']);
 
+// What takes the text: of a frame that is an editor, the body of its document.
+function writable(element) {
+  if (!(element instanceof HTMLIFrameElement)) return element;
+  let inside = null;
+  try {
+    inside = element.contentDocument;
+  } catch { /* of another origin */ }
+  return inside && inside.body && isRich(inside.body) ? inside.body : element;
+}
+
+const isRich = (element) => element.isContentEditable || element.ownerDocument.designMode === 'on';
+
 function editable(element) {
-  if (element.isContentEditable) return null;
+  if (isRich(writable(element))) return null;
   if (element instanceof HTMLTextAreaElement) return element.readOnly ? 'is read-only' : null;
   if (element instanceof HTMLInputElement) {
     if (!textual.has(element.type) && !settable.has(element.type)) return `is an input of type ${element.type}`;
@@ -232,10 +244,10 @@ function put(element, property, value) {
 }
 
 function selectAll(element) {
-  if (element.isContentEditable) {
-    const range = document.createRange();
+  if (isRich(element)) {
+    const range = element.ownerDocument.createRange();
     range.selectNodeContents(element);
-    const selection = getSelection();
+    const selection = element.ownerDocument.getSelection();
     selection.removeAllRanges();
     selection.addRange(range);
   } else {
@@ -243,11 +255,11 @@ function selectAll(element) {
   }
 }
 
+const bare = (value) => value.replace(/\u00a0/g, ' ').replace(/\s+/g, ' ').trim();
+const letters = (value) => value.normalize('NFKC').toLowerCase().replace(/[^\p{L}\p{N}]/gu, '');
+
 function holds(element, text) {
-  if (element.isContentEditable) {
-    const bare = (value) => value.replace(/\u00a0/g, ' ').replace(/\s+/g, ' ').trim();
-    return bare(element.innerText) === bare(text);
-  }
+  if (isRich(element)) return bare(element.innerText) === bare(text);
   if (element instanceof HTMLTextAreaElement) return unbroken(element.value) === unbroken(text);
   const line = text.replace(/[\r\n]/g, '');
   if (element.type === 'email' || element.type === 'url') return element.value === line.trim();
@@ -256,36 +268,92 @@ function holds(element, text) {
   return element.value === line;
 }
 
+// The same, but for what pages make of it while it is typed: capitals, groups of digits, a prefix for the country.
+function alike(element, text) {
+  if (holds(element, text)) return true;
+  if (isRich(element) || element instanceof HTMLTextAreaElement || element.type === 'password') return false;
+  const [now, wanted] = [letters(element.value), letters(text)];
+  return now !== '' && (now === wanted || (element.type === 'tel' && now.endsWith(wanted.replace(/^0+/, ''))));
+}
+
+// Tries until the editor's own scripts have drawn what they took, or it is clear that they did not.
+async function drawn(element, text) {
+  for (let n = 0; n < 12 && element.isConnected; n++) {
+    if (holds(element, text)) {
+      await frame();
+      if (holds(element, text)) return true;
+    }
+    await (n < 4 ? frame() : pause(40));
+  }
+  return false;
+}
+
+// Editors differ in what they listen to: most take a paste, some the input events of typing alone, simple ones whatever
+// stands in the document. What none of their scripts takes, the document is given.
+async function write(element, text) {
+  const { DataTransfer, ClipboardEvent, InputEvent } = element.ownerDocument.defaultView;
+  const input = (kind, cancelable) => new InputEvent(kind, { bubbles: true, cancelable, composed: true, inputType: 'insertText', data: text });
+  const ways = [
+    () => {
+      const data = new DataTransfer();
+      data.setData('text/plain', text);
+      return !element.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true, composed: true }));
+    },
+    // Very long texts would take this way minutes.
+    () => text.length <= 50000 && element.ownerDocument.execCommand('insertText', false, text),
+    () => !element.dispatchEvent(input('beforeinput', true)),
+    () => {
+      element.textContent = text;
+      element.dispatchEvent(input('input', false));
+      return true;
+    },
+  ];
+  for (const way of ways) {
+    if (!element.isConnected) return;
+    element.focus();
+    selectAll(element);
+    if (way() && await drawn(element, text)) return;
+  }
+}
+
 ph.fill = async (number, text, limit) => {
   const ready = await ph.ready(number, { editable: true }, limit);
   if (!ready.ok) return ready;
-  const element = ph.get(number);
-  element.scrollIntoViewIfNeeded(true);
+  const outer = ph.get(number);
+  const element = outer && writable(outer);
+  if (!element) return { stale: true };
+  outer.scrollIntoViewIfNeeded(true);
   element.focus();
+  const rich = isRich(element);
   const native = element instanceof HTMLInputElement && settable.has(element.type);
   if (!native && !holds(element, text)) {
     selectAll(element);
     // As a person's typing would: the page sees real input events. Very long texts would take the editor minutes.
     if (text === '') document.execCommand('delete');
+    else if (rich) await write(element, text);
     else if (text.length <= 50000) document.execCommand('insertText', false, text);
   }
-  if (element.isConnected && !holds(element, text)) {
-    if (element.isContentEditable) {
-      element.textContent = text;
-      element.dispatchEvent(new InputEvent('input', { bubbles: true, composed: true, inputType: 'insertText', data: text }));
-    } else {
-      const most = element.maxLength;
-      put(element, 'value', most >= 0 && !native ? text.slice(0, most) : text);
-    }
-  } else if (!native) {
+  if (!rich && element.isConnected && !alike(element, text)) {
+    const most = element.maxLength;
+    put(element, 'value', most >= 0 && !native ? text.slice(0, most) : text);
+  } else if (!rich && !native) {
     element.dispatchEvent(new Event('change', { bubbles: true }));
   }
   if (!element.isConnected) return { stale: true };
-  if (holds(element, text)) return { ok: true };
-  const now = element.isContentEditable ? element.innerText : element.value;
+  if (alike(element, text)) return { ok: true };
+  const now = rich ? element.innerText : element.value;
   const most = element.maxLength >= 0 && text.length > element.maxLength ? `, and it takes ${element.maxLength} at most` : '';
   return { differs: `it holds ${now.length} characters where ${text.length} were put in${most}` };
 };
+
+// Which of the fields no longer hold what was put in: numbers of `filled`, a list of [number, text].
+ph.changed = (filled) => filled.filter(([number, text]) => {
+  const element = ph.get(number);
+  if (!element) return true;
+  if (element instanceof HTMLSelectElement) return false;
+  const inner = writable(element);
+  return !(element instanceof HTMLIFrameElement && inner === element) && !alike(inner, text);
+}).map(([number]) => number);
 
 ph.select = async (number, wanted, limit) => {
   const end = performance.now() + limit;
@@ -322,9 +390,10 @@ ph.checked = (number) => {
 };
 
 // Styled boxes hide the real control: its label, or failing that the control itself without a mouse.
+// A label with a link in it is no way: the press might follow the link.
 ph.labelOf = (number) => {
   const element = ph.get(number);
-  const label = element && element.labels && [...element.labels].find((one) => visible(one) === true);
+  const label = element && element.labels && [...element.labels].find((one) => visible(one) === true && !one.querySelector('a[href]'));
   return label ? ph.keep(label) : null;
 };
 ph.press = (number) => {
