@@ -2,7 +2,7 @@
 CARGO ?= cargo
 RUN = $(CARGO) run --quiet --bin pagehand --
 
-.PHONY: demo test check bench setup sqlx clean
+.PHONY: demo test check chaos bench setup sqlx clean
 
 demo: setup ## work off tasks of every outcome against the built-in site
 	$(CARGO) build --bin pagehand
@@ -10,13 +10,22 @@ demo: setup ## work off tasks of every outcome against the built-in site
 
 test: setup check ## format, lints, and every test on real Postgres and real Chrome
 	$(CARGO) test
+	$(CHAOS)
 
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --features failpoints --test chaos -- -D warnings
 	scripts/deny
 	@if command -v promtool >/dev/null; then cd ops/prometheus && promtool check rules *.rules.yml && promtool test rules tests.yml; \
 	else echo "promtool is not installed: alert rules not checked"; fi
+
+# Only this package is built anew for it, with places where it can be killed (src/fault.rs).
+CHAOS = $(CARGO) test --quiet --features failpoints --test chaos --
+
+chaos: setup ## workers, Chrome and Postgres die by SEED (a random one without); also SEEDS, TASKS, WORKERS, LIVES
+	$(CHAOS) swarm $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(TASKS),--tasks $(TASKS)) \
+	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(LIVES),--lives $(LIVES))
 
 bench: setup ## speed, beside Playwright on the same browser
 	$(CARGO) bench

@@ -12,6 +12,7 @@ pub mod cost; // the price table, and sums by it
 pub mod demo; // the built-in demo site
 pub mod devdb; // the private Postgres
 pub mod failure; // the eleven reasons; the mapper
+mod fault; // places where tests end or fail the process, absent from ordinary builds
 pub mod llm; // asks a language model
 pub mod mailbox; // waits for a site's mail, finds the link or code in it
 pub mod observability; // log lines

@@ -27,6 +27,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
 use tokio::time::Instant;
 
+use crate::fault;
 use crate::retry::Reconnect;
 use crate::task::{Fence, Lease, Task, TaskId, TaskStatus};
 
@@ -366,6 +367,18 @@ where
             result => return result,
         }
     }
+}
+
+/// A statement between two places where tests lose the process or the connection (see [`fault`]): before it is sent, and
+/// after it was committed.
+async fn exposed<T>(
+    name: &'static str,
+    statement: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    fault::may_fail!("db.{name}.before")?;
+    let done = statement.await?;
+    fault::may_fail!("db.{name}.after")?;
+    Ok(done)
 }
 
 /// A statement with a deadline on our side: a connection whose other end is gone may stay silent for ever.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("task", &[]),
     ("failure", &[]),
+    ("fault", &[]),
     ("retry", &[]),
     ("record", &[]),
     ("cost", &[]),
@@ -17,10 +18,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("devdb", &[]),
     ("site", &["config", "record"]),
     ("mailbox", &["config", "failure"]),
-    ("queue", &["failure", "record", "retry", "site", "task"]),
-    ("browser", &["failure", "site"]),
-    ("telemetry", &["failure", "record", "task"]),
-    ("automation", &["browser", "config", "cost", "failure", "llm", "mailbox", "record", "site", "task", "telemetry"]),
+    ("queue", &["failure", "fault", "record", "retry", "site", "task"]),
+    ("browser", &["failure", "fault", "site"]),
+    ("telemetry", &["failure", "fault", "record", "task"]),
+    (
+        "automation",
+        &["browser", "config", "cost", "failure", "fault", "llm", "mailbox", "record", "site", "task", "telemetry"],
+    ),
     ("web", &["config", "failure", "queue", "record", "site", "task", "telemetry"]),
     (
         "worker",
@@ -30,6 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
             "cost",
             "failure",
+            "fault",
             "llm",
             "mailbox",
             "queue",

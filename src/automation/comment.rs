@@ -17,6 +17,7 @@ use super::{Automation, Context, Success, failed, obstacles, pins};
 use crate::browser::{Exchange, SubmitReport};
 use crate::failure::mapper::map_status;
 use crate::failure::{Failure, FailureReason};
+use crate::fault;
 use crate::task::{CommentPayload, Payload};
 use crate::telemetry::SnapshotKind;
 
@@ -50,7 +51,7 @@ async fn leave(ctx: &Context, payload: &CommentPayload) -> Result<Success, Failu
         return Err(failure);
     }
     let needle = Needle::new(&payload.body);
-    if ctx.open_intent.as_ref().is_some_and(|intent| intent.let_go) {
+    if ctx.open_intent.as_ref().is_some_and(|intent| intent.let_go) && fault::guard!("look.comment") {
         return ctx.step("look_for_earlier_submission", json!({}), recover(ctx, payload, &needle)).await;
     }
 

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use super::GateKeeper;
 use crate::browser::{HeldRequest, Judgement, SubmitGate};
 use crate::failure::Failure;
+use crate::fault;
 use crate::record::rfc3339;
 
 /// What the submission of a task looks like on the wire.
@@ -118,12 +119,13 @@ impl Gate {
 
 impl SubmitGate for Gate {
     fn judge(&self, request: &HeldRequest) -> Judgement {
-        if !self.is_submission(request) {
+        if !self.is_submission(request) || !fault::guard!("gate.hold") {
             return Judgement::Pass;
         }
         match *self.state() {
             State::Closed => Judgement::Hold,
-            State::Held | State::LetGo | State::Denied(_) => Judgement::Refuse,
+            State::Held | State::LetGo | State::Denied(_) if fault::guard!("gate.second") => Judgement::Refuse,
+            State::Held | State::LetGo | State::Denied(_) => Judgement::Pass,
         }
     }
 
@@ -147,11 +149,15 @@ impl SubmitGate for Gate {
                 "at": rfc3339(chrono::Utc::now()),
             });
             let asked = async {
-                self.keeper.commit(intent).await?;
-                self.keeper.let_go().await
+                if fault::guard!("gate.intent") {
+                    self.keeper.commit(intent).await?;
+                }
+                fault::point!("gate.intent_committed");
+                if fault::guard!("gate.let_go") { self.keeper.let_go().await } else { Ok(()) }
             };
             match asked.await {
                 Ok(()) => {
+                    fault::point!("gate.let_go_marked");
                     *self.state() = State::LetGo;
                     Ok(())
                 }

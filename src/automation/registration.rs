@@ -20,6 +20,7 @@ use super::{Automation, Context, Success, confirmation, obstacles, pins};
 use crate::browser::{Exchange, SubmitReport};
 use crate::failure::mapper::map_status;
 use crate::failure::{Failure, FailureReason};
+use crate::fault;
 use crate::task::{Payload, RegistrationPayload};
 use crate::telemetry::SnapshotKind;
 
@@ -55,7 +56,7 @@ async fn register(ctx: &Context, payload: &RegistrationPayload) -> Result<Succes
     if let Some(failure) = obstacles::refused(ctx, &landed).await {
         return Err(failure);
     }
-    if ctx.open_intent.as_ref().is_some_and(|intent| intent.let_go) {
+    if ctx.open_intent.as_ref().is_some_and(|intent| intent.let_go) && fault::guard!("look.registration") {
         return Err(uncertain(
             "an earlier attempt let the sign-up go and was lost, and an account can't be looked up from outside",
         ));

@@ -30,6 +30,7 @@ use super::router::Session;
 use super::state::{Course, Inner};
 use super::tab::Tab;
 use super::types::{ElementRef, Exchange, FrameId, HeldRequest, Judgement, SubmitGate, SubmitReport};
+use crate::fault;
 
 /// Nothing asked of the network for so long after the click: there will be no submission.
 const QUIET: Duration = Duration::from_millis(1500);
@@ -212,6 +213,7 @@ impl Tab {
                     match verdict {
                         Ok(()) => {
                             pass::let_go(&session, &request, watch.pass.as_ref());
+                            fault::point!("gate.released");
                             admitted = asked.take();
                         }
                         Err(why) => {

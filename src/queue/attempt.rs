@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Queue, QueueError, Renewal, Settled, SiteRefusal, clean, is_transient, repeated};
+use super::{Queue, QueueError, Renewal, Settled, SiteRefusal, clean, exposed, is_transient, repeated};
+use crate::fault;
 use crate::record::StepRecord;
 use crate::task::Lease;
 
@@ -21,7 +22,7 @@ impl Queue {
         let ids: Vec<i64> = leases.iter().map(|lease| lease.task_id.0).collect();
         let fences: Vec<i64> = leases.iter().map(|lease| lease.fence.0).collect();
         let rows = repeated(is_transient, || {
-            sqlx::query!(
+            let sent = sqlx::query!(
                 r#"WITH held AS MATERIALIZED (
                        SELECT t.id FROM unnest($1::bigint[], $2::bigint[]) AS l (id, fence)
                        JOIN tasks t ON t.id = l.id AND t.fence = l.fence AND t.status = 'running'
@@ -34,14 +35,16 @@ impl Queue {
                 &fences,
                 clean::seconds(lease),
             )
-            .fetch_all(&self.pool)
+            .fetch_all(&self.pool);
+            exposed("renew", sent)
         })
         .await?;
         let held: HashMap<i64, bool> = rows.into_iter().map(|row| (row.fence, row.cancel_requested)).collect();
         let renewal = |lease: &Lease| match held.get(&lease.fence.0) {
             Some(false) => Renewal::Held,
             Some(true) => Renewal::CancelRequested,
-            None => Renewal::Lost,
+            None if fault::guard!("renew.fence") => Renewal::Lost,
+            None => Renewal::Held,
         };
         Ok(leases.iter().map(|lease| (*lease, renewal(lease))).collect())
     }
@@ -54,7 +57,7 @@ impl Queue {
         let steps: Vec<Value> = steps.iter().map(|step| step_row(lease, step)).collect();
         let steps = Value::Array(steps);
         let held = repeated(is_transient, || {
-            sqlx::query!(
+            let sent = sqlx::query!(
                 "WITH held AS MATERIALIZED (
                      SELECT id FROM tasks WHERE id = $1 AND fence = $2 AND status = 'running' FOR UPDATE
                  )
@@ -63,7 +66,8 @@ impl Queue {
                 lease.fence.0,
                 steps,
             )
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.pool);
+            exposed("steps", sent)
         })
         .await?;
         Ok(if held.is_some() { Settled::Done } else { Settled::Fenced })
@@ -77,7 +81,7 @@ impl Queue {
     pub async fn commit_intent(&self, lease: Lease, intent: &Value, duration: Duration) -> Result<(), QueueError> {
         let intent = clean::json(intent);
         let held = repeated(is_transient, || {
-            sqlx::query!(
+            let sent = sqlx::query!(
                 r#"WITH held AS (
                        UPDATE tasks SET lease_expires_at = clock_timestamp() + make_interval(secs => $3)
                        WHERE id = $1 AND fence = $2 AND status = 'running'
@@ -100,7 +104,8 @@ impl Queue {
                 clean::seconds(duration),
                 intent,
             )
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.pool);
+            exposed("intent", sent)
         })
         .await?;
         match held {
@@ -111,7 +116,8 @@ impl Queue {
                 Some("expired") => Err(QueueError::SiteRefused(SiteRefusal::Expired)),
                 Some(_) => Err(QueueError::SiteRefused(SiteRefusal::Stopped)),
             },
-            None => Err(QueueError::LeaseLost(lease)),
+            None if fault::guard!("intent.fence") => Err(QueueError::LeaseLost(lease)),
+            None => Ok(()),
         }
     }
 
@@ -122,7 +128,7 @@ impl Queue {
     /// leave then.
     pub async fn mark_let_go(&self, lease: Lease) -> Result<(), QueueError> {
         let marked = repeated(is_transient, || {
-            sqlx::query!(
+            let sent = sqlx::query!(
                 "WITH held AS MATERIALIZED (
                      SELECT id FROM tasks WHERE id = $1 AND fence = $2 AND status = 'running' FOR UPDATE
                  )
@@ -131,10 +137,15 @@ impl Queue {
                 lease.task_id.0,
                 lease.fence.0,
             )
-            .execute(&self.pool)
+            .execute(&self.pool);
+            exposed("let_go", sent)
         })
         .await?;
-        if marked.rows_affected() == 1 { Ok(()) } else { Err(QueueError::LeaseLost(lease)) }
+        if marked.rows_affected() == 1 || !fault::guard!("let_go.fence") {
+            Ok(())
+        } else {
+            Err(QueueError::LeaseLost(lease))
+        }
     }
 
     /// Puts on record what the site answered to the request that was let go.
@@ -144,7 +155,7 @@ impl Queue {
     pub async fn record_submit_outcome(&self, lease: Lease, outcome: &Value) -> Result<(), QueueError> {
         let outcome = clean::json(outcome);
         let noted = repeated(is_transient, || {
-            sqlx::query!(
+            let sent = sqlx::query!(
                 "WITH held AS MATERIALIZED (
                      SELECT id FROM tasks WHERE id = $1 AND fence = $2 AND status = 'running' FOR UPDATE
                  )
@@ -154,7 +165,8 @@ impl Queue {
                 lease.fence.0,
                 outcome,
             )
-            .execute(&self.pool)
+            .execute(&self.pool);
+            exposed("outcome", sent)
         })
         .await?;
         if noted.rows_affected() == 1 { Ok(()) } else { Err(QueueError::LeaseLost(lease)) }

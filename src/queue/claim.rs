@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::{Claimed, OpenIntent, Queue, QueueError, WorkerIdentity, clean, count, is_transient, repeated};
+use super::{Claimed, OpenIntent, Queue, QueueError, WorkerIdentity, clean, count, exposed, is_transient, repeated};
 use crate::task::{Fence, Task, TaskId};
 
 /// A row of `claim_tasks` and of `claimed_tasks`.
@@ -55,7 +55,8 @@ impl Queue {
         }
         let number: i64 = rand::random();
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let taken = super::bounded(
+        let taken = super::bounded(exposed(
+            "claim",
             sqlx::query_as!(
                 Row,
                 r#"SELECT id AS "id!", fence AS "fence!", task_type AS "task_type!", url AS "url!", site AS "site!",
@@ -73,7 +74,7 @@ impl Queue {
                 number,
             )
             .fetch_all(&self.pool),
-        )
+        ))
         .await;
         let rows = match taken {
             Ok(rows) => rows,
@@ -91,7 +92,7 @@ impl Queue {
     /// What a claim took whose answer got lost: nothing, if it had been rolled back.
     async fn taken_by(&self, number: i64) -> Result<Vec<Row>, sqlx::Error> {
         repeated(is_transient, || {
-            sqlx::query_as!(
+            let sent = sqlx::query_as!(
                 Row,
                 r#"SELECT id AS "id!", fence AS "fence!", task_type AS "task_type!", url AS "url!", site AS "site!",
                           campaign_id, payload AS "payload!", retry_count AS "retry_count!",
@@ -104,7 +105,8 @@ impl Queue {
                        WHERE t.lease_owner IS NOT NULL AND a.claim = $1 ORDER BY a.id))"#,
                 number,
             )
-            .fetch_all(&self.pool)
+            .fetch_all(&self.pool);
+            exposed("claimed", sent)
         })
         .await
     }

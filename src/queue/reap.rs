@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::{Queue, QueueError, WorkerIdentity, count, is_rolled_back, repeated};
+use super::{Queue, QueueError, WorkerIdentity, count, exposed, is_rolled_back, repeated};
 use crate::task::{Fence, TaskId, TaskStatus};
 
 /// An attempt that was taken back from its worker.
@@ -56,7 +56,7 @@ impl Queue {
 
     async fn take_back(&self, limit: u32, worker: Option<&WorkerIdentity>) -> Result<Vec<Reaped>, QueueError> {
         let rows = repeated(is_rolled_back, || {
-            sqlx::query!(
+            let sent = sqlx::query!(
                 r#"SELECT task_id AS "task_id!", fence AS "fence!", retry_count AS "retry_count!", worker AS "worker!",
                           site AS "site!", status::text AS "status!", started_at AS "started_at!",
                           execution_time AS "execution_time!"
@@ -65,7 +65,8 @@ impl Queue {
                 worker.map(|worker| worker.name.as_str()),
                 worker.map(|worker| worker.incarnation.as_str()),
             )
-            .fetch_all(&self.pool)
+            .fetch_all(&self.pool);
+            exposed("reap", sent)
         })
         .await?;
         Ok(rows

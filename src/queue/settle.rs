@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::attempt::step_row;
-use super::{Queue, QueueError, clean, is_transient, repeated};
+use super::{Queue, QueueError, clean, exposed, is_transient, repeated};
 use crate::failure::Failure;
 use crate::record::{ArtifactRecord, StepRecord};
 use crate::task::Lease;
@@ -125,13 +125,14 @@ impl Queue {
         let steps = (!steps.is_empty()).then_some(Value::Array(steps));
         let artifacts = (!artifacts.is_empty()).then_some(Value::Array(artifacts));
         let answers = repeated(is_transient, || {
-            sqlx::query!(
+            let sent = sqlx::query!(
                 r#"SELECT settled_fence AS "fence!", settled AS "settled!" FROM settle_attempts($1, $2, $3)"#,
                 rows,
                 steps,
                 artifacts,
             )
-            .fetch_all(&self.pool)
+            .fetch_all(&self.pool);
+            exposed("settle", sent)
         })
         .await?;
         let settled: HashMap<i64, bool> = answers.into_iter().map(|row| (row.fence, row.settled)).collect();

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use crate::fault;
+
 const DIR_MODE: Mode = Mode::from_raw_mode(0o750);
 const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
 const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -157,18 +159,29 @@ impl Dir {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!(".{}-{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        fault::may_fail!("file.create")?;
         let mut file = File::from(fs::openat(&self.0, &name, flags, FILE_MODE)?);
         let temp = Temp { dir: self, name, bytes: content.iter().map(|part| part.len() as u64).sum() };
+        fault::may_fail!("file.write")?;
         for part in content {
             file.write_all(part)?;
         }
-        file.sync_all()?;
+        fault::unsynced!(&file, true);
+        fault::may_fail!("file.sync")?;
+        if fault::guard!("file.sync") {
+            file.sync_all()?;
+            fault::unsynced!(&file, false);
+        }
+        fault::point!("file.synced");
         Ok(temp)
     }
 
     /// Gives `temp` its name, in place of whatever had it.
     pub(super) fn put(&self, temp: Temp<'_>, name: &str) -> io::Result<()> {
-        Ok(fs::renameat(&self.0, &temp.name, &self.0, name)?)
+        fault::may_fail!("file.{name}.before")?;
+        fs::renameat(&self.0, &temp.name, &self.0, name)?;
+        fault::point!("file.{name}.after");
+        Ok(())
     }
 
     /// Gives `temp` the name `name`, which must be free, and the name `alias`, in place of whatever had it.
@@ -176,8 +189,10 @@ impl Dir {
     /// # Errors
     /// `EEXIST` where `name` is taken; then nothing has changed.
     pub(super) fn put_with_alias(&self, temp: &Temp<'_>, name: &str, alias: Option<&str>) -> io::Result<()> {
+        fault::may_fail!("file.snapshot.before")?;
         match fs::linkat(&self.0, &temp.name, &self.0, name, AtFlags::empty()) {
             Ok(()) => {
+                fault::may_fail!("file.snapshot.linked")?;
                 if let Some(alias) = alias {
                     fs::renameat(&self.0, &temp.name, &self.0, alias)?;
                 }
@@ -205,6 +220,7 @@ impl Dir {
 
     /// Moves the entry `name` to `to_name` in `to`, where that name must be free.
     pub(super) fn move_new(&self, name: &str, to: &Dir, to_name: &str) -> io::Result<()> {
+        fault::may_fail!("file.move.{name}.before")?;
         match fs::renameat_with(&self.0, name, &to.0, to_name, RenameFlags::NOREPLACE) {
             // Not every file system knows the flag.
             Err(Errno::INVAL | Errno::NOSYS) if to.identity(to_name).is_none() => {
@@ -229,6 +245,7 @@ impl Dir {
 
     /// Makes names given and taken so far outlast a power cut.
     pub(super) fn sync(&self) -> io::Result<()> {
+        fault::may_fail!("file.sync_dir")?;
         Ok(fs::fsync(&self.0)?)
     }
 

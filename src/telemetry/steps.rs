@@ -18,6 +18,7 @@ use super::bounds::{self, clean_meta, clean_text};
 use super::run::json_file;
 use super::{Redactor, Run};
 use crate::failure::Failure;
+use crate::fault;
 use crate::record::{StepRecord, rfc3339};
 
 /// Most steps that one attempt records; a loop in an automation must not fill the disk.
@@ -200,12 +201,14 @@ fn record(
     };
     let attempt = run.0.fence.0;
     let mut logged = step.clone();
+    fault::point!("step.{name}.before");
     run.0.add_step(MAX_STEPS, |seq| {
         step.seq = seq;
         logged.seq = seq;
         let line = line(&step, attempt);
         (step, line)
     });
+    fault::point!("step.{name}.after");
     log(run, &logged);
 }
 
@@ -249,6 +252,7 @@ fn line(step: &StepRecord, attempt: i64) -> io::Result<Vec<u8>> {
 
 /// Appends `line`, or nothing: what a full disk took of it is taken back.
 pub(super) fn append(mut file: &File, line: &[u8]) -> io::Result<()> {
+    fault::may_fail!("file.append")?;
     let written = file.write(line)?;
     if written < line.len()
         && let Err(error) = file.write_all(&line[written..])

@@ -21,6 +21,7 @@ use super::{Worker, settle};
 use crate::automation::{Automation, Context, Meter, OpenIntent, StepLimits};
 use crate::browser::{Denial, DenialKind, TabOptions, UpstreamProxy};
 use crate::failure::{Failure, FailureReason};
+use crate::fault;
 use crate::queue::{Claimed, Outcome, Settled, Settlement};
 use crate::record::rfc3339;
 use crate::site::{Enrolment, Origin};
@@ -54,6 +55,7 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
     let lease = Lease { task_id: claimed.task.id, fence: claimed.fence };
     let began = Instant::now();
     let _in_flight = worker.metrics.received(&claimed.task);
+    fault::point!("attempt.begin");
     let held = Arc::new(held);
     let loaded = worker.load_support(&claimed.task).await;
     let secrets = loaded.as_ref().map(|loaded| loaded.secrets.clone()).unwrap_or_default();
@@ -97,6 +99,7 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
     log_outcome(&claimed.task, &outcome, execution_time);
     let result = FinalResult { completed_at: run.now(), execution_time, failure, details };
     let artifacts = finalize_run(&run, result).await;
+    fault::point!("attempt.recorded");
     let steps = held.take_backlog();
     let blocked = matches!(&outcome, Outcome::Retry { failure, .. } | Outcome::Dead { failure } if failure.reason == FailureReason::Blocked);
     let settlement = Settlement { lease, outcome, execution_time, steps, artifacts };

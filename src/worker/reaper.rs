@@ -7,6 +7,7 @@ use serde_json::Map;
 
 use super::Worker;
 use super::verdict::Ended;
+use crate::fault;
 use crate::queue::Reaped;
 use crate::telemetry::{LostAttempt, recover_run};
 
@@ -64,6 +65,8 @@ async fn mend(worker: &Worker, reaped: Vec<Reaped>) {
             failure: Ended::worker_lost(),
             meta,
         };
+        fault::point!("reaper.recover.before");
         recover_run(&worker.runs, attempt).await;
+        fault::point!("reaper.recover.after");
     }
 }
