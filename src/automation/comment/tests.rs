@@ -32,7 +32,7 @@ fn a_text_that_is_new_on_the_page_is_a_posted_comment() {
 #[test]
 fn a_text_that_was_there_before_proves_nothing() {
     let before = shown(BODY);
-    let silent = judge(&Needle::new(BODY), 0, &before, &before, &sent(200, None), Some(200));
+    let silent = judge(&Needle::new(BODY), 1, &before, &before, &sent(200, None), Some(200));
     assert_eq!(silent, Verdict::Silent);
 }
 
