@@ -19,6 +19,8 @@ use crate::task::{FieldError, TaskId};
 
 /// Longest text to look for, and longest other parameter, in characters.
 const MAX_TEXT: usize = 300;
+/// Numbers of runs: the one field that may be given more than once.
+const IDS: &str = "ids";
 /// Names of the filters, in the order in which links write them.
 pub const FILTERS: [&str; 14] = [
     "status",
@@ -145,6 +147,12 @@ impl Fields {
     }
 
     fn add(&mut self, name: String, value: String) {
+        if name == IDS && self.values.contains_key(IDS) {
+            // A form has a box for each run.
+            let ids = self.values.entry(name).or_default();
+            *ids = format!("{ids},{value}");
+            return;
+        }
         // A form sends its empty fields too: they say nothing.
         if !value.is_empty() && self.values.insert(name.clone(), value).is_some() {
             self.errors.push(FieldError::new(shown(&name), "is given twice; give it once"));
@@ -352,6 +360,13 @@ mod tests {
         let mut named: Vec<String> = fields.finish().unwrap_err().into_iter().map(|error| error.field).collect();
         named.sort();
         assert_eq!(named, ["limit", "q", "since", "site", "status", "stauts"]);
+    }
+
+    #[test]
+    fn boxes_that_are_ticked_name_the_runs() {
+        let mut fields = fields("ids=3&ids=5&ids=8");
+        let ids: Vec<i64> = fields.ids("ids", 3).unwrap().iter().map(|id| id.0).collect();
+        assert_eq!((ids, fields.finish()), (vec![3, 5, 8], Ok(())));
     }
 
     #[test]

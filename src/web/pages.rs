@@ -6,6 +6,7 @@ use maud::{DOCTYPE, Markup, html};
 use super::assets;
 use super::auth::Caller;
 
+mod compare;
 pub mod confirm;
 pub mod dashboard;
 pub mod failures;

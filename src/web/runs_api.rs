@@ -154,7 +154,11 @@ async fn page(
 }
 
 /// `GET /runs/{id}`
-#[utoipa::path(get, path = "/runs/{id}", tag = "runs", params(("id" = i64, Path, description = "number of the run")),
+#[utoipa::path(get, path = "/runs/{id}", tag = "runs", params(
+        ("id" = i64, Path, description = "number of the run"),
+        ("attempt" = Option<i64>, Query, description = "the page shows this attempt, by its id; JSON has all of them"),
+        ("compare" = Option<i64>, Query, description = "the page compares it with this one"),
+    ),
     responses(
         (status = 200, description = "everything on record", content((wire::RunDetail = "application/json"), (String = "text/html"))),
         (status = 404, description = "no such run", body = ProblemBody, content_type = "application/problem+json"),
@@ -164,15 +168,17 @@ pub async fn detail(
     caller: Caller,
     wanted: Wanted,
     Segments([id]): Segments<1>,
-    Query(fields): Query,
+    Query(mut fields): Query,
 ) -> Result<Response, Problem> {
     let id = run_id(&id)?;
+    let view =
+        pages::run::View { attempt: fields.read("attempt", str::parse), compare: fields.read("compare", str::parse) };
     fields.finish().map_err(Problem::parameters)?;
     let (run, trail) = tokio::join!(app.queue.run(id), app.queue.trail(id));
     let (run, trail) = (run?, trail?);
     Ok(match wanted {
         Wanted::Json => Json(wire::RunDetail::new(run, trail)).into_response(),
-        Wanted::Html => pages::run::page(&caller, &run, &trail).into_response(),
+        Wanted::Html => pages::run::page(&caller, &run, &trail, view).into_response(),
     })
 }
 

@@ -27,7 +27,7 @@
   const busy = () => {
     const selection = getSelection();
     if (paused || document.hidden || (selection && !selection.isCollapsed)) return true;
-    if ($("dialog[open]")) return true;
+    if ($("dialog[open], .pick :checked")) return true;
     return parts().some((part) => part.contains(document.activeElement) && $("form", part)?.contains(document.activeElement));
   };
 

@@ -49,6 +49,11 @@ pub fn duration(ms: f64) -> String {
     }
 }
 
+/// How long a step took; blank for one that only marks a moment.
+pub fn took(ms: f64) -> String {
+    if ms > 0.0 { duration(ms) } else { String::new() }
+}
+
 /// As [`duration`], from seconds that may be missing.
 pub fn seconds(seconds: Option<f64>) -> String {
     seconds.map_or(NONE.to_owned(), |seconds| duration(seconds * 1e3))

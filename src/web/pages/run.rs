@@ -1,27 +1,72 @@
-//! One run: first the verdict and what the page looked like, then each attempt by itself, the latest first.
+//! One run: first the verdict and what the page looked like, then one tab an attempt, the latest first.
 
 use maud::{Markup, html};
 
-use super::{Place, badge, format, layout, timeline, verdict};
+use super::{Place, badge, compare, format, layout, timeline, verdict};
 use crate::queue::{Artifact, Attempt, AuditEntry, RunDetail};
 use crate::web::auth::Caller;
 use crate::web::wire::without_secrets;
 
+/// Attempts that one is offered to be compared with.
+const MOST_COMPARED: usize = 8;
+
+/// Which attempts are shown, by their ids.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct View {
+    /// None: the latest.
+    pub attempt: Option<i64>,
+    /// The one that it is compared with.
+    pub compare: Option<i64>,
+}
+
 /// The page.
-pub fn page(caller: &Caller, run: &RunDetail, trail: &[AuditEntry]) -> Markup {
+pub fn page(caller: &Caller, run: &RunDetail, trail: &[AuditEntry], view: View) -> Markup {
     let id = run.run.id;
+    let find = |fence: Option<i64>| run.attempts.iter().find(|attempt| Some(attempt.fence) == fence);
+    let shown = find(view.attempt).or(run.attempts.last());
     let main = html! {
         div data-live="run" id="run" {
             p class="crumbs" { a href="/runs" { "Runs" } " / #" (id) }
             (top(caller, run))
             (facts(run))
-            section class="attempts" aria-label="Attempts" {
-                @for (n, attempt) in run.attempts.iter().rev().enumerate() { (section(run, attempt, n == 0)) }
+            @if let Some(shown) = shown {
+                section class="attempts" id="attempts" aria-label="Attempts" {
+                    (tabs(run, shown))
+                    @if let Some(other) = find(view.compare).filter(|other| other.fence != shown.fence) {
+                        @let (earlier, later) = if other.fence < shown.fence { (other, shown) } else { (shown, other) };
+                        (compare::table(earlier, later))
+                    }
+                    (section(run, shown))
+                }
             }
             (rest(run, trail))
         }
     };
     layout(&format!("Run {id}"), Place::Runs, Some(caller), &main)
+}
+
+/// One tab an attempt, the latest first; beside them what the shown one can be compared with.
+fn tabs(run: &RunDetail, shown: &Attempt) -> Markup {
+    let id = run.run.id;
+    html! {
+        @if run.attempts.len() > 1 {
+            nav class="tabs" aria-label="Attempts" {
+                @for attempt in run.attempts.iter().rev() {
+                    a href={ "/runs/" (id) "?attempt=" (attempt.fence) "#attempts" } aria-current=[(attempt.fence == shown.fence).then_some("page")] {
+                        "Attempt " (attempt.retry_count + 1) " " (badge(&attempt.status))
+                    }
+                }
+                span class="window" {
+                    "Compare with "
+                    @for other in run.attempts.iter().rev().filter(|other| other.fence != shown.fence).take(MOST_COMPARED) {
+                        a href={ "/runs/" (id) "?attempt=" (shown.fence) "&compare=" (other.fence) "#compare" }
+                            aria-label={ "Compare with attempt " (other.retry_count + 1) } { (other.retry_count + 1) }
+                        " "
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn top(caller: &Caller, run: &RunDetail) -> Markup {
@@ -122,12 +167,12 @@ fn facts(run: &RunDetail) -> Markup {
     }
 }
 
-fn section(run: &RunDetail, attempt: &Attempt, open: bool) -> Markup {
-    let number = attempt.retry_count + 1;
+fn section(run: &RunDetail, attempt: &Attempt) -> Markup {
+    let latest = run.attempts.last().is_some_and(|last| last.fence == attempt.fence);
     html! {
-        details class="attempt" open[open] id={ "attempt-" (attempt.retry_count) } {
-            summary {
-                h2 { "Attempt " (number) }
+        section class="attempt" id={ "attempt-" (attempt.retry_count) } {
+            header {
+                h2 { "Attempt " (attempt.retry_count + 1) }
                 (badge(&attempt.status))
                 @if let Some(reason) = &attempt.failure_reason {
                     span class="reason" { (reason) @if let Some(code) = &attempt.failure_code { " " code { (code) } } }
@@ -142,7 +187,7 @@ fn section(run: &RunDetail, attempt: &Attempt, open: bool) -> Markup {
             @if attempt.steps.is_empty() { p class="quiet" { "No steps on record yet." } } @else { (timeline::table(attempt)) }
             (submission(attempt))
             (seen(run.run.id, attempt))
-            (files(run, attempt, open))
+            (files(run, attempt, latest))
         }
     }
 }

@@ -128,10 +128,15 @@ fn table(caller: &Caller, list: &List) -> Markup {
     let bulk = RunFilter { status: Some(TaskStatus::Failed), ..list.filter.clone() };
     let offers_bulk =
         caller.may_operate() && failed > 1 && matches!(list.filter.status, None | Some(TaskStatus::Failed));
+    let any_failed = list.runs.runs.iter().any(|run| run.status == "failed");
     html! {
+        @if any_failed && caller.may_operate() {
+            form id="picked" method="post" action="/runs/retry" {}
+        }
         table class="runs" {
             thead {
                 tr {
+                    th scope="col" class="pick" { span class="sr" { "Pick" } }
                     th scope="col" { "Run" }
                     th scope="col" { "Status" }
                     th scope="col" { "Page" }
@@ -140,6 +145,7 @@ fn table(caller: &Caller, list: &List) -> Markup {
                     th scope="col" class="num" { "Cost" }
                     th scope="col" { "Enqueued" }
                     th scope="col" class="do" {
+                        @if any_failed && caller.may_operate() { button class="small picked" form="picked" { "Retry those picked" } " " }
                         @if offers_bulk {
                             a class="button small" href={ "/runs/retry?" (as_query(&bulk)) } { "Retry all " (format::number(failed)) "…" }
                         } @else { span class="sr" { "Actions" } }
@@ -158,6 +164,11 @@ fn row(caller: &Caller, run: &RunSummary) -> Markup {
     let attempts = if run.started_at.is_none() { 0 } else { attempts };
     html! {
         tr data-run=(run.id) {
+            td class="pick" {
+                @if run.status == "failed" && caller.may_operate() {
+                    input type="checkbox" name="ids" value=(run.id) form="picked" aria-label={ "Pick run " (run.id) };
+                }
+            }
             td class="id" { a href={ "/runs/" (run.id) } { "#" (run.id) } span class="type" { (run.task_type) } }
             td class="status" { (badge(&run.status)) }
             td class="page" {

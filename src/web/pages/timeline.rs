@@ -30,7 +30,13 @@ pub fn table(attempt: &Attempt) -> Markup {
                     th scope="col" class="num" { "Cost" }
                 }
             }
-            tbody { @for step in &attempt.steps { (row(attempt, step, total)) } }
+            tbody {
+                @for (n, step) in attempt.steps.iter().enumerate() {
+                    // The steps after the one that failed report the same error: it is told once.
+                    @let told = step.error.is_some() && attempt.steps[..n].iter().any(|before| before.error == step.error);
+                    (row(attempt, step, total, told))
+                }
+            }
         }
     }
 }
@@ -47,18 +53,18 @@ fn offset(attempt: &Attempt, step: &Step) -> f64 {
     (since.num_microseconds().unwrap_or(0) as f64 / 1e3).max(0.0)
 }
 
-fn row(attempt: &Attempt, step: &Step, total: f64) -> Markup {
+fn row(attempt: &Attempt, step: &Step, total: f64, told: bool) -> Markup {
     let failed = step.status == "failed";
     let from = (offset(attempt, step) / total * AXIS).clamp(0.0, AXIS - TICK);
     let width = (step.duration_ms / total * AXIS).clamp(TICK, AXIS - from);
     let has_meta = step.meta.as_object().is_some_and(|meta| !meta.is_empty());
     html! {
-        tr class=[failed.then_some("failed")] {
+        tr class={ @if failed { "failed" } @else if step.duration_ms <= 0.0 { "moment" } } {
             td class="num" { (step.seq) }
             td class="name" {
                 @if failed { span class="mark" aria-label="failed" { "✕" } " " }
                 (step.name)
-                @if let Some(error) = &step.error { p class="error" { (error) } }
+                @if let Some(error) = step.error.as_ref().filter(|_| !told) { p class="error" { (error) } }
                 @if has_meta {
                     details class="meta" {
                         summary { span class="sr" { "Details of " (step.name) } }
@@ -71,7 +77,7 @@ fn row(attempt: &Attempt, step: &Step, total: f64) -> Markup {
                     rect class=(if failed { "failed" } else { "ok" }) x=(format!("{from:.1}")) y="0" width=(format!("{width:.1}")) height="10" {}
                 }
             }
-            td class="num" data-label="took" { (format::duration(step.duration_ms)) }
+            td class="num" data-label="took" { (format::took(step.duration_ms)) }
             td class="num" data-label="tokens" { @if step.tokens > 0 { (format::number(step.tokens)) } }
             td class="num" data-label="cost" { @if step.cost_usd > 0.0 { (format::dollars(step.cost_usd)) } }
         }
