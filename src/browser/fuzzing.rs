@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::mpsc;
 
+use super::egress::{EgressPolicy, Guard};
 use super::router::{Events, Router};
 use super::state::TabState;
 
@@ -11,9 +12,8 @@ use super::state::TabState;
 pub fn deliver<'a>(messages: impl Iterator<Item = &'a str>) {
     let (queue, _calls) = mpsc::unbounded_channel();
     let router = Router::new(queue);
-    let tab = TabState::new(None);
-    let events: Arc<dyn Events> = tab;
-    let events: Weak<dyn Events> = Arc::downgrade(&events);
+    let tab: Arc<dyn Events> = TabState::new(None, Guard::new(EgressPolicy::default()));
+    let events: Weak<dyn Events> = Arc::downgrade(&tab);
     router.listen(events.clone());
     router.attach("S", events);
     for message in messages {
