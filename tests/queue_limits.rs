@@ -7,7 +7,7 @@ use std::time::Duration;
 use pagehand::failure::{Failure, FailureReason};
 use pagehand::queue::{NewProxy, Outcome, Queue, QueueError, SiteRefusal};
 use pagehand::site::{NewEnrolment, Origin};
-use pagehand::task::{Lease, NewTask};
+use pagehand::task::{Lease, NewTask, TaskId};
 
 use database::TestDb;
 use tasks::*;
@@ -63,6 +63,45 @@ async fn the_pace_of_a_site_holds_across_workers() {
         .await
         .unwrap();
     assert_eq!(claim_together(&db, 8, 1, 4).await, 3, "as many as a minute has passed for");
+}
+
+#[tokio::test]
+async fn a_site_that_refuses_several_tasks_for_their_haste_is_slowed_down() {
+    let flood = || {
+        let failure = Failure::retryable(FailureReason::Blocked, "form.flood", "You are posting comments too quickly.");
+        Outcome::Retry { failure, delay: Duration::ZERO }
+    };
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    queue.add_site(&site(SITE, None, None)).await.unwrap();
+    enqueue(&queue, 20).await;
+    // The same task again and again: it is not the site's pace that is wrong.
+    let again = enqueue_urgent(&queue).await;
+    for _ in 0..3 {
+        let claimed = claim_one(&queue).await;
+        assert_eq!(claimed.task.id, again);
+        settle(&queue, claimed.lease(), flood()).await;
+    }
+    let claimed = claim(&queue, 3).await;
+    assert_eq!(claimed.len(), 3);
+    for one in &claimed {
+        settle(&queue, one.lease(), flood()).await;
+    }
+    assert_eq!(claim(&queue, 4).await.len(), 0, "one has begun in the last twenty seconds");
+    let age = async |seconds: f64| {
+        let sql = "UPDATE attempts SET started_at = started_at - make_interval(secs => $1),
+                                       finished_at = finished_at - make_interval(secs => $1)";
+        sqlx::query(sql).bind(seconds).execute(&db.pool).await.unwrap();
+    };
+    age(21.0).await;
+    assert_eq!(claim(&queue, 4).await.len(), 1);
+    assert_eq!(claim(&queue, 4).await.len(), 0);
+    age(120.0).await;
+    assert_eq!(claim(&queue, 4).await.len(), 4, "that was long ago");
+}
+
+async fn enqueue_urgent(queue: &Queue) -> TaskId {
+    add(queue, &[NewTask { priority: 9, ..task() }]).await[0]
 }
 
 #[tokio::test]
@@ -310,4 +349,8 @@ async fn a_run_of_blocked_attempts_stops_a_site_and_those_before_a_resume_do_not
     assert!(queue.resume_site(&origin, "Ann").await.unwrap());
     attempts(FailureReason::Blocked, 2).await;
     assert!(!queue.stop_if_blocked(&origin, "w", 3).await.unwrap(), "it was resumed in between");
+    add(&queue, &[task()]).await;
+    settle(&queue, claim_one(&queue).await.lease(), completed()).await;
+    attempts(FailureReason::Blocked, 1).await;
+    assert!(!queue.stop_if_blocked(&origin, "w", 3).await.unwrap(), "a success among the latest breaks the run");
 }

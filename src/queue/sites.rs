@@ -139,7 +139,7 @@ impl Queue {
     pub async fn stop_if_blocked(&self, origin: &Origin, who: &str, run: u32) -> Result<bool, QueueError> {
         let blocked = repeated(is_transient, || {
             sqlx::query_scalar!(
-                r#"SELECT count(*) = $2 AND bool_and(latest.failure_reason = 'blocked') AS "blocked!"
+                r#"SELECT count(*) = $2 AND bool_and(latest.failure_reason IS NOT DISTINCT FROM 'blocked') AS "blocked!"
                    FROM (SELECT a.failure_reason FROM attempts a JOIN sites s ON s.origin = a.site
                          WHERE a.site = $1 AND a.status IN ('succeeded', 'failed')
                            AND a.started_at > coalesce(s.resumed_at, '-infinity')
