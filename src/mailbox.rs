@@ -82,8 +82,11 @@ impl Mailbox {
     /// # Errors
     /// `mail.auth`, `mail.connect`, `mail.folder`.
     pub async fn check(&self, address: &str, limit: Duration) -> Result<(), Failure> {
-        let mut connection = Connection::open(&self.settings, address, limit).await.map_err(Failure::from)?;
-        connection.close().await;
+        match Connection::open(&self.settings, address, limit).await {
+            Ok(mut connection) => connection.close().await,
+            Err(Trouble::Folder(_)) if comes_with_its_first_mail(&self.settings) => {}
+            Err(trouble) => return Err(trouble.into()),
+        }
         Ok(())
     }
 
@@ -122,6 +125,12 @@ impl Watch {
                         self.connection = connection.news(wait.min(LONGEST_IDLE), wait.min(POLL)).await.ok();
                     }
                 }
+                Err(Trouble::Folder(_)) if comes_with_its_first_mail(&self.settings) => {
+                    if late {
+                        return Ok(None);
+                    }
+                    tokio::time::sleep(RECONNECT.min(deadline.saturating_duration_since(Instant::now()))).await;
+                }
                 Err(trouble @ (Trouble::Auth(_) | Trouble::Folder(_) | Trouble::Settings(_))) => {
                     return Err(trouble.into());
                 }
@@ -148,6 +157,12 @@ impl Watch {
         self.found = letters;
         Ok(())
     }
+}
+
+/// Where each address has an account of its own, some servers can open its INBOX only when there has been a mail.
+fn comes_with_its_first_mail(settings: &config::Mailbox) -> bool {
+    settings.folder.eq_ignore_ascii_case("INBOX")
+        && settings.user.as_ref().is_some_and(|user| user.contains("{address}"))
 }
 
 impl From<Trouble> for Failure {

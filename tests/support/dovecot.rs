@@ -88,10 +88,20 @@ impl Dovecot {
         self.dir.path().join("cert.pem")
     }
 
+    /// From now on a box can't be opened before there has been a mail for it.
+    pub fn make_no_boxes(&self) {
+        self.let_boxes_be_made(0o555);
+    }
+
+    fn let_boxes_be_made(&self, mode: u32) {
+        fs::set_permissions(self.dir.path().join("mail"), fs::Permissions::from_mode(mode)).unwrap();
+    }
+
     /// Puts a mail into the box of `user` as if it had been taken in at `time`.
     pub fn deliver_at(&self, user: &str, mail: &str, time: SystemTime) {
         let new = self.dir.path().join("mail").join(user).join("new");
         let parts = ["new", "cur", "tmp"].map(|part| new.with_file_name(part));
+        self.let_boxes_be_made(0o755);
         for part in &parts {
             fs::create_dir_all(part).unwrap();
         }
