@@ -34,6 +34,7 @@ mod look;
 mod meter;
 pub mod obstacles;
 mod pins;
+mod recovery;
 pub mod registration;
 mod support;
 mod verdict;

@@ -7,14 +7,18 @@ use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use secrecy::ExposeSecret;
+use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::devdb::DevDb;
 use crate::observability::{self, LogSettings};
 use crate::queue::Queue;
+use crate::retry::Reconnect;
 
 pub mod demo;
 pub mod doctor;
@@ -115,8 +119,17 @@ pub fn chain(error: &anyhow::Error) -> String {
 pub struct Database {
     /// The queue.
     pub queue: Queue,
-    private: Option<DevDb>,
+    private: Option<Private>,
 }
+
+/// The private Postgres, and what starts it again when it was killed.
+struct Private {
+    server: Arc<DevDb>,
+    keeper: JoinHandle<()>,
+}
+
+/// How often it is looked whether the private Postgres still runs.
+const LOOK_AT_PRIVATE: Duration = Duration::from_secs(1);
 
 impl Database {
     /// Connects to the configured Postgres, or starts the private one and brings its schema up to date.
@@ -158,15 +171,43 @@ impl Database {
     async fn start_private(config: &Config) -> anyhow::Result<Database> {
         let private = DevDb::start(&config.data.dir).await?;
         let queue = Queue::connect(&private.url(), config.database.max_connections).await;
-        Ok(Database { queue: queue.context("can't connect to the private Postgres")?, private: Some(private) })
+        let queue = queue.context("can't connect to the private Postgres")?;
+        let server = Arc::new(private);
+        let keeper = tokio::spawn(keep_up(server.clone()));
+        Ok(Database { queue, private: Some(Private { server, keeper }) })
     }
 
     /// Closes all connections; stops the private Postgres if nobody else uses it.
     pub async fn close(self) {
         self.queue.close().await;
-        if let Some(private) = self.private {
-            private.stop().await;
+        let Some(Private { server, keeper }) = self.private else { return };
+        keeper.abort();
+        // Err: it was aborted.
+        let _ = keeper.await;
+        if let Some(server) = Arc::into_inner(server) {
+            server.stop().await;
         }
+    }
+}
+
+/// Starts the private Postgres again whenever it has ended under us.
+async fn keep_up(server: Arc<DevDb>) {
+    let mut waits = Reconnect::new(LOOK_AT_PRIVATE, Duration::from_secs(60));
+    loop {
+        let wait = match server.revive().await {
+            Ok(revived) => {
+                if revived {
+                    tracing::warn!(event = "postgres.revived", "the private Postgres had ended; it was started again");
+                }
+                waits.reset();
+                LOOK_AT_PRIVATE
+            }
+            Err(error) => {
+                tracing::warn!(event = "postgres.not_revived", %error, "the private Postgres has ended and can't be started");
+                waits.next_wait()
+            }
+        };
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -7,7 +7,8 @@
 //! The server belongs to no process in particular. Whoever comes first starts it; whoever comes later finds it running;
 //! whoever leaves last, which is who can take `users.lock` alone, stops it. A process that is killed loses its lock and
 //! cannot stop the server; the next one finds it running and takes it over. If the server was killed too, it leaves a
-//! `postmaster.pid` whose number may belong to something else by now: such a file is removed, and Postgres recovers.
+//! `postmaster.pid` whose number may belong to something else by now: such a file is removed, and Postgres recovers. A server
+//! that is killed while it has users is started again by one of them ([`DevDb::revive`]).
 //!
 //! Postgres refuses to run as root. As root it is run as `postgres`, else `nobody`; if that user can't reach the data
 //! directory, the cluster is under [`FALLBACK_DIR`] instead, and a file in the data directory says where.
@@ -54,6 +55,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct DevDb {
     cluster: Cluster,
+    durability: Durability,
     /// Locked, shared; None once we have left.
     users: Option<File>,
 }
@@ -154,7 +156,24 @@ impl DevDb {
             unlock(users);
             return Err(error);
         }
-        Ok(DevDb { cluster, users: Some(users) })
+        Ok(DevDb { cluster, durability, users: Some(users) })
+    }
+
+    /// Starts the server again if it has ended although we use it: somebody killed it, or the kernel did. True: it had,
+    /// and it is up again.
+    ///
+    /// # Errors
+    /// As for [`DevDb::start`].
+    pub async fn revive(&self) -> Result<bool, DevDbError> {
+        if Server::of(&self.cluster.data_dir()).is_some() {
+            return Ok(false);
+        }
+        let until = Instant::now() + START_LIMIT;
+        let starting = self.cluster.lock("start.lock", FlockOperation::NonBlockingLockExclusive, until).await?;
+        // Another user may have been quicker; then this finds it running.
+        let up = self.cluster.bring_up(self.durability, until).await;
+        unlock(starting);
+        up.map(|()| true)
     }
 
     /// An address for sqlx and psql.

@@ -3,12 +3,15 @@
 //! ```text
 //! init_run ──► log_step, Run::start_step, save_snapshot … ──► finalize_run        a worker, while it holds the lease
 //! recover_run                                                                  a reaper, for an attempt that died
+//! finished_run                                     a reaper, for one that died between its last word and the settlement
 //! ```
 //!
 //! How it can go wrong, and what holds then:
 //!
-//! * *The disk fails.* No function here returns an error: what can't be written is counted ([`Run::write_errors`],
-//!   [`write_errors_total`]), logged once a run, noted in `final_result.json`, and the task goes on.
+//! * *The disk fails.* What can't be written is counted ([`Run::write_errors`], [`write_errors_total`]), logged once a
+//!   run, noted in `final_result.json`, and the task goes on. On a full disk a reserve is given up, so that the final
+//!   result still fits.
+//! * *Postgres is away* when an attempt has ended. Its outcome is kept beside the runs ([`Journal`]) until it is back.
 //! * *The worker dies.* Every file but `steps.jsonl` appears whole or not at all; the next attempt or the reaper moves a
 //!   torn last line of `steps.jsonl` aside and sweeps what had no name yet.
 //! * *The lease is lost.* Right before each change it is checked that the attempt still owns the directory ([`Run::revoke`]);
@@ -20,10 +23,13 @@
 mod bounds;
 mod dir;
 mod errors;
+mod finished;
 mod inert;
+mod journal;
 mod recovery;
 mod redaction;
 mod report;
+mod reserve;
 mod result;
 mod run;
 mod runs_dir;
@@ -31,6 +37,8 @@ mod snapshot;
 mod steps;
 
 pub use errors::{WriteError, WriteErrors, write_errors_total};
+pub use finished::{Decided, Finished, finished_run};
+pub use journal::{Journal, Kept};
 pub use recovery::{LostAttempt, Recovered, recover_run};
 pub use redaction::Redactor;
 pub use result::{FinalResult, finalize_run};

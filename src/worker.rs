@@ -5,7 +5,7 @@
 //! [`attempt`]; what becomes of the task afterwards is decided by one pure function, [`verdict::decide`].
 //!
 //! A worker that can't reach Postgres, can't write its runs directory or can't start Chrome stays up, claims nothing,
-//! says so, and tries again with growing waits.
+//! says so, and tries again with growing waits. What it has finished meanwhile is kept beside the runs, [`outcomes`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -25,7 +25,7 @@ use crate::config::{self, SecretRef};
 use crate::cost::{Budget, Prices};
 use crate::failure::{Failure, FailureReason};
 use crate::queue::wake::Wake;
-use crate::queue::{Claimed, ProxyId, Queue, QueueError, Settled, Settlement, WorkerIdentity};
+use crate::queue::{Claimed, ProxyId, Queue, QueueError, WorkerIdentity};
 use crate::retry::{Reconnect, RetryPolicy};
 use crate::task::Lease;
 use crate::telemetry::RunsDir;
@@ -35,6 +35,8 @@ mod enrolment;
 mod gatekeeper;
 mod heartbeat;
 mod metrics;
+mod outage;
+mod outcomes;
 mod reaper;
 mod spending;
 mod support;
@@ -45,6 +47,7 @@ use attempt::{Before, attempt};
 use enrolment::KnownSites;
 use heartbeat::{Heartbeat, Held};
 pub use metrics::Metrics;
+use outage::Outage;
 use trace::Trace;
 use verdict::Ended;
 
@@ -54,6 +57,9 @@ const LAUNCH_FAILURES: u32 = 5;
 const LARGEST_CLAIM: usize = 64;
 /// How long attempts that were told to stop may take to record and settle.
 const STOP_GRACE: Duration = Duration::from_secs(20);
+
+/// How long the last try to deliver outcomes may take.
+const LAST_DELIVERY: Duration = Duration::from_secs(8);
 
 /// What a worker is made of. All parts are handles; the caller owns the processes behind them.
 pub struct Worker {
@@ -135,6 +141,16 @@ struct State {
     attempts: AtomicU64,
     attempt_ended: Notify,
     sites: KnownSites,
+    /// An outcome waits beside the runs.
+    outcome_kept: Notify,
+    outage: Outage,
+}
+
+/// Why no tasks are claimed just now.
+enum NotClaiming {
+    Postgres(QueueError),
+    /// They could not be carried out, or not be recorded.
+    Unfit(String),
 }
 
 /// A proxy that an attempt was given.
@@ -165,6 +181,10 @@ impl Worker {
         let slots = Arc::new(Semaphore::new(self.settings.concurrency as usize));
         let attempts = TaskTracker::new();
         let mut trouble = Reconnect::new(Duration::from_millis(200), Duration::from_secs(60));
+        // First what is known of them, then what is not.
+        if let Err(problem) = outcomes::deliver(&self).await {
+            self.state.outage.failed("kept outcomes can't be delivered", problem);
+        }
         reaper::reap_previous_life(&self).await;
 
         while !stop.politely.is_cancelled() {
@@ -185,7 +205,11 @@ impl Worker {
                     // Only an empty claim says that there is nothing more.
                     if nothing || slots.available_permits() == 0 { self.settings.poll } else { Duration::ZERO }
                 }
-                Err(problem) => {
+                Err(NotClaiming::Postgres(error)) => {
+                    self.state.outage.failed("no tasks are claimed", error);
+                    trouble.next_wait()
+                }
+                Err(NotClaiming::Unfit(problem)) => {
                     let wait = trouble.next_wait();
                     tracing::warn!(event = "worker.not_claiming", problem = %problem, wait_ms = wait.as_millis() as u64, "not claiming");
                     wait
@@ -229,17 +253,18 @@ impl Worker {
         &self,
         slots: &Semaphore,
         heartbeat: &Arc<Heartbeat>,
-    ) -> Result<Vec<(Claimed, Held, Before)>, String> {
+    ) -> Result<Vec<(Claimed, Held, Before)>, NotClaiming> {
         self.state.rounds.fetch_add(1, Ordering::Relaxed);
         let free = slots.available_permits().min(LARGEST_CLAIM);
         if free == 0 {
             return Ok(Vec::new());
         }
-        self.fit_to_work()?;
-        let free = self.affordable(free).await?;
+        self.fit_to_work().map_err(NotClaiming::Unfit)?;
+        let free = self.affordable(free).await.map_err(NotClaiming::Unfit)?;
         let (sent, locking) = (Instant::now(), Utc::now());
         let claimed = self.queue.claim(&self.identity, free as u32, self.settings.lease).await;
-        let claimed = claimed.map_err(|error| format!("postgres: {error}"))?;
+        let claimed = claimed.map_err(NotClaiming::Postgres)?;
+        self.state.outage.over();
         let locked = Utc::now();
         self.state.attempts.fetch_add(claimed.len() as u64, Ordering::Relaxed);
         let hold = |claimed: Claimed| {
@@ -253,6 +278,7 @@ impl Worker {
     /// Whether a task taken now could be carried out and recorded.
     fn fit_to_work(&self) -> Result<(), String> {
         self.runs.check_writable().map_err(|error| format!("the runs directory can't be written: {error}"))?;
+        outcomes::check_room(self)?;
         if self.state.launch_failures.load(Ordering::Relaxed) >= LAUNCH_FAILURES {
             // One task tries again after the wait.
             self.state.launch_failures.store(LAUNCH_FAILURES - 1, Ordering::Relaxed);
@@ -290,13 +316,22 @@ impl Worker {
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         tokio::select! {
-            () = attempts.wait() => return,
+            () = attempts.wait() => return self.deliver_last().await,
             () = tokio::time::sleep(self.settings.drain) => {}
             () = stop.at_once.cancelled() => {}
         }
         heartbeat.stop_all(&Ended::Shutdown);
         if tokio::time::timeout(STOP_GRACE, attempts.wait()).await.is_err() {
             tracing::error!(event = "worker.tasks_abandoned", tasks = attempts.len(), "tasks left to the reaper");
+        }
+        self.deliver_last().await;
+    }
+
+    /// One last try to deliver what is kept. What does not arrive stays for the next life of this worker.
+    async fn deliver_last(&self) {
+        let tried = tokio::time::timeout(LAST_DELIVERY, outcomes::deliver(self)).await;
+        if !matches!(tried, Ok(Ok(()))) {
+            tracing::warn!(event = "outcome.left", "outcomes wait beside the runs for the next worker");
         }
     }
 
@@ -305,7 +340,7 @@ impl Worker {
         let done = CancellationToken::new();
         let (worker, beat) = (self.clone(), heartbeat.clone());
         let renewals = async move {
-            beat.renew_for_ever(|| {
+            beat.renew_for_ever(&worker.state.outage, || {
                 worker.state.beats.fetch_add(1, Ordering::Relaxed);
             })
             .await;
@@ -315,10 +350,13 @@ impl Worker {
         let reaper = async move { reaper::reap_for_ever(&worker).await };
         tokio::spawn(done.clone().run_until_cancelled_owned(spending::roll_up_for_ever(self.queue.clone())));
         let worker = self.clone();
+        let outcomes = async move { outcomes::deliver_for_ever(&worker).await };
+        let worker = self.clone();
         let watchdog = async move { worker.feed_watchdog().await };
         tokio::spawn(done.clone().run_until_cancelled_owned(renewals));
         tokio::spawn(done.clone().run_until_cancelled_owned(fence));
         tokio::spawn(done.clone().run_until_cancelled_owned(reaper));
+        tokio::spawn(done.clone().run_until_cancelled_owned(outcomes));
         tokio::spawn(done.clone().run_until_cancelled_owned(watchdog));
         done
     }
@@ -409,23 +447,4 @@ impl Worker {
 
 fn database(error: QueueError) -> Failure {
     Failure::retryable(FailureReason::Unknown, "infra.database", "postgres could not be asked").caused_by(&error)
-}
-
-/// Commits how an attempt ended, again and again while the lease is ours; None when it could not be told.
-async fn settle(worker: &Worker, held: &Held, settlement: Settlement) -> Option<Settled> {
-    let mut waits = Reconnect::new(Duration::from_millis(100), Duration::from_secs(5));
-    loop {
-        let tried = tokio::time::timeout(worker.settings.lease, worker.queue.settle(std::slice::from_ref(&settlement)));
-        let problem = match tried.await {
-            Ok(Ok(settled)) => return settled.first().copied(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer".to_owned(),
-        };
-        let task_id = settlement.lease.task_id.0;
-        tracing::warn!(event = "settle.failed", task_id, error = problem, "result not committed yet");
-        if !held.is_ours() {
-            return None;
-        }
-        tokio::time::sleep(waits.next_wait()).await;
-    }
 }

@@ -177,3 +177,21 @@ async fn a_cluster_of_a_version_that_is_not_installed_is_left_alone() {
     let error = DevDb::start(dir.path()).await.unwrap_err().to_string();
     assert!(error.contains("postgresql-9"), "{error}");
 }
+
+#[tokio::test]
+async fn one_that_was_killed_under_its_user_is_started_again_with_all_that_was_written() {
+    let dir = data_dir();
+    let db = DevDb::start(dir.path()).await.unwrap();
+    let mut connection = PgConnection::connect(&db.url()).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE t AS SELECT 7 AS n").execute(&mut connection).await.unwrap();
+    assert!(!db.revive().await.unwrap(), "it runs");
+    let killed = postmaster(dir.path()).unwrap();
+    kill(killed);
+    assert!(db.revive().await.unwrap());
+    assert_ne!(postmaster(dir.path()), Some(killed));
+    let mut connection = PgConnection::connect(&db.url()).await.unwrap();
+    assert_eq!(sqlx::query_scalar::<_, i32>("SELECT n FROM t").fetch_one(&mut connection).await.unwrap(), 7);
+    drop(connection);
+    db.stop().await;
+    assert_eq!(postmaster(dir.path()), None);
+}

@@ -129,5 +129,8 @@ async fn a_worker_killed_while_it_waits_for_the_answer_leaves_a_comment_that_is_
     assert_eq!((&shown["status"], &shown["retry_count"]), (&json!("completed"), &json!(1)), "{shown}");
     assert_eq!(program.file(id, "final_result.json")["result"]["recovered"], true);
     assert_eq!(program.file(id, "attempts/0/final_result.json")["result"]["failure_code"], "infra.worker_lost");
+    let steps = &shown["attempts"][0]["steps"];
+    let named = |name: &str| steps.as_array().unwrap().iter().any(|step| step["name"] == name);
+    assert!(named("submit_let_go") && named("result_failed"), "what it did not live to send is on record: {steps}");
     assert_eq!(site.sent(), 1);
 }

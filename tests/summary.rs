@@ -232,6 +232,7 @@ async fn work_off(queue: &Queue, runs: &RunsDir) {
             };
             let failed = fails.then_some(failure);
             let result = FinalResult {
+                decided: None,
                 completed_at: run.now(),
                 execution_time,
                 failure: failed,

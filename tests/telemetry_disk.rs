@@ -45,6 +45,10 @@ impl Disk {
         fs::remove_file(self.place.path().join("filler")).unwrap();
     }
 
+    fn has_reserve(&self) -> bool {
+        self.path().join(".reserve").exists()
+    }
+
     fn make_read_only(&self) {
         assert!(mount(&["-o", "remount,ro"], self.place.path()));
     }
@@ -61,7 +65,7 @@ fn mount(arguments: &[&str], place: &Path) -> bool {
 }
 
 #[tokio::test]
-async fn on_a_full_disk_the_task_goes_on_nothing_is_half_written_and_the_cause_is_counted() {
+async fn on_a_full_disk_the_task_goes_on_its_result_fits_into_the_reserve_and_says_what_is_missing() {
     let Some(disk) = Disk::of_kilobytes(256) else { return };
     let dir = RunsDir::open(&disk.path()).unwrap();
     let run = init_run(&dir, start(0, 1)).await;
@@ -70,6 +74,7 @@ async fn on_a_full_disk_the_task_goes_on_nothing_is_half_written_and_the_cause_i
     assert_eq!(dir.free_bytes().unwrap(), 0);
     let refused = dir.check_writable().unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::StorageFull);
+    assert!(disk.has_reserve());
 
     for n in 0..20 {
         log_step(&run, "step", json!({"n": n, "text": "x".repeat(1_000)}));
@@ -78,7 +83,13 @@ async fn on_a_full_disk_the_task_goes_on_nothing_is_half_written_and_the_cause_i
     finalize_run(&run, ended(None)).await;
 
     let path = dir.run_path(TaskId(123));
-    assert_eq!(names(&path), ["init.json", "steps.jsonl"]);
+    assert_eq!(names(&path), ["final_result.json", "init.json", "steps.jsonl"]);
+    let result: Value = serde_json::from_str(&fs::read_to_string(path.join("final_result.json")).unwrap()).unwrap();
+    for part in ["dom", "screenshot", "report"] {
+        assert_eq!(result["artifacts"][part]["status"], "unavailable", "{result}");
+    }
+    assert!(!disk.has_reserve());
+    assert!(dir.check_writable().is_err(), "nothing is claimed until there is room for the reserve");
     for line in fs::read_to_string(path.join("steps.jsonl")).unwrap().lines() {
         serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("half a line ({error}): {line}"));
     }
@@ -92,6 +103,7 @@ async fn on_a_full_disk_the_task_goes_on_nothing_is_half_written_and_the_cause_i
     // With room again, the same run can still end its record, which says what is missing.
     disk.make_room();
     dir.check_writable().unwrap();
+    assert!(disk.has_reserve());
     log_step(&run, "result_success", Value::Null);
     finalize_run(&run, ended(None)).await;
     let result: Value = serde_json::from_str(&fs::read_to_string(path.join("final_result.json")).unwrap()).unwrap();

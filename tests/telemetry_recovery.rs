@@ -97,21 +97,28 @@ async fn a_lost_attempt_gets_the_final_result_that_it_could_not_write() {
     run.start_step("fill_form", Value::Null).finish(Ok(()), Usage { tokens: 5, cost_usd: 0.5 });
     append(&runs.path("steps.jsonl"), b"{\"timest");
 
-    assert_eq!(recover_run(&runs.dir, lost(1, 7)).await, Recovered::Written);
+    let Recovered::Written { steps, artifacts } = recover_run(&runs.dir, lost(1, 7)).await else {
+        panic!("not written")
+    };
     let result = runs.json("final_result.json");
     assert_eq!(result["result"]["failure_code"], "infra.worker_lost");
     assert_eq!((&result["result"]["retry_count"], &result["result"]["tokens"]), (&json!(1), &json!(5)));
     assert_eq!(result["started_at"], "2024-01-15T10:30:00.123Z");
     assert_eq!(result["artifacts"]["screenshot"]["status"], "unavailable");
     assert!(runs.text("report.html").contains("its worker was lost"));
-    assert_eq!(runs.lines().len(), 2);
+    let last = &runs.lines()[2];
+    assert_eq!((&last["step"], &last["status"], &last["seq"]), (&json!("result_failed"), &json!("failed"), &json!(3)));
+    assert_eq!((&last["attempt"], &last["meta"]["failure_code"]), (&json!(7), &json!("infra.worker_lost")));
+    assert_eq!((&last["meta"]["failure_reason"], &last["meta"]["recovered"]), (&json!("unknown"), &json!(true)));
+    assert_eq!(steps.iter().map(|step| step.seq).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(artifacts.iter().any(|file| file.name == "final_result.json"));
 
     // The worker was not dead, only slow.
     log_step(&run, "too_late", Value::Null);
     finalize_run(&run, ended(None)).await;
     assert!(run.is_revoked());
     assert_eq!(runs.json("final_result.json"), result);
-    assert_eq!(runs.lines().len(), 2);
+    assert_eq!(runs.lines().len(), 3);
     assert!(matches!(recover_run(&runs.dir, lost(1, 7)).await, Recovered::Finished(found) if found == result));
 }
 
@@ -130,7 +137,7 @@ async fn an_attempt_that_died_before_it_wrote_anything_gets_init_and_result_and_
     let runs = runs();
     let run = runs.attempt(0, 7).await;
     finalize_run(&run, ended(Some(timeout()))).await;
-    assert_eq!(recover_run(&runs.dir, lost(1, 8)).await, Recovered::Written);
+    assert!(matches!(recover_run(&runs.dir, lost(1, 8)).await, Recovered::Written { .. }));
     assert_eq!(runs.json("init.json")["attempt"], 8);
     assert_eq!(runs.json("final_result.json")["result"]["retry_count"], 1);
     assert_eq!(runs.json("attempts/0/final_result.json")["result"]["failure_code"], "nav.timeout");
@@ -143,10 +150,10 @@ async fn a_reaper_that_comes_after_the_next_attempt_has_begun_completes_the_arch
     let next = runs.attempt(1, 9).await;
     log_step(&next, "task_started", Value::Null);
     fs::write(runs.path(".77-1.tmp"), "being written by the living").unwrap();
-    assert_eq!(recover_run(&runs.dir, lost(0, 7)).await, Recovered::Written);
+    assert!(matches!(recover_run(&runs.dir, lost(0, 7)).await, Recovered::Written { .. }));
     assert_eq!(runs.json("attempts/0/final_result.json")["result"]["failure_code"], "infra.worker_lost");
     // One that the archive has nothing of.
-    assert_eq!(recover_run(&runs.dir, lost(0, 8)).await, Recovered::Written);
+    assert!(matches!(recover_run(&runs.dir, lost(0, 8)).await, Recovered::Written { .. }));
     assert_eq!(runs.json("attempts/0-earlier-1/final_result.json")["attempt"], 8);
 
     assert!(runs.path(".77-1.tmp").exists() && !runs.path("final_result.json").exists());
@@ -161,7 +168,7 @@ async fn a_damaged_final_result_is_kept_beside_the_one_that_takes_its_place() {
     let runs = runs();
     drop(runs.attempt(0, 7).await);
     fs::write(runs.path("final_result.json"), "{\"task_id\":12").unwrap();
-    assert_eq!(recover_run(&runs.dir, lost(0, 7)).await, Recovered::Written);
+    assert!(matches!(recover_run(&runs.dir, lost(0, 7)).await, Recovered::Written { .. }));
     assert_eq!(runs.text("final_result.json.damaged"), "{\"task_id\":12");
 }
 

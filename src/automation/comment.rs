@@ -1,7 +1,6 @@
 //! Leaves a comment, and proves it: the text stands on the page, or the site says that it waits for approval.
 //!
-//! After a crash behind the gate the attempt only looks: a comment that is there is a success that was recovered; one
-//! that is not to be seen may still be held for approval, so that can't be told apart and ends as `outcome.uncertain`.
+//! After a crash behind the gate the attempt only looks: see [`super::recovery`].
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::filling::{Filled, Plan, Sent, carry_through, is_answered, unanswered,
 use super::forms::{Dictionary, FormKind, Role};
 use super::gate::{Submission, fingerprint};
 use super::verdict::{Needle, Shown, invalid_fields, refusal, refused_by_answer, said, saying};
-use super::{Automation, Context, Success, failed, obstacles, pins};
+use super::{Automation, Context, Success, failed, obstacles, pins, recovery};
 use crate::browser::{Exchange, SubmitReport};
 use crate::failure::mapper::map_status;
 use crate::failure::{Failure, FailureReason};
@@ -52,7 +51,9 @@ async fn leave(ctx: &Context, payload: &CommentPayload) -> Result<Success, Failu
     }
     let needle = Needle::new(&payload.body);
     if ctx.open_intent.as_ref().is_some_and(|intent| intent.let_go) && fault::guard!("look.comment") {
-        return ctx.step("look_for_earlier_submission", json!({}), recover(ctx, payload, &needle)).await;
+        return ctx
+            .step("look_for_earlier_submission", json!({}), Box::pin(recovery::find_comment(ctx, payload)))
+            .await;
     }
 
     pins::take_steps(ctx).await?;
@@ -284,21 +285,8 @@ fn as_comment(failure: Failure) -> Failure {
     Failure { reason: FailureReason::Unknown, code, ..failure }
 }
 
-/// An earlier attempt let the submission go and did not live to see what came of it.
-async fn recover(ctx: &Context, payload: &CommentPayload, needle: &Needle) -> Result<Success, Failure> {
-    let page = ctx.read_text().await?;
-    let signed = Needle::new(&payload.author).count(&page.text) > 0;
-    if needle.count(&page.text) > 0 && (signed || needle.is_telling()) {
-        let address = address(ctx, needle, payload).await;
-        let success = Success::new("posted").with("recovered", true).with("comment_url", address);
-        ctx.gate.outcome(Value::Object(success.details.clone())).await;
-        return Ok(success);
-    }
-    Err(uncertain("an earlier attempt let the comment go and was lost, and the page does not show it"))
-}
-
 /// The address of the comment: that of the page with the fragment of the element that holds the text.
-async fn address(ctx: &Context, needle: &Needle, payload: &CommentPayload) -> String {
+pub(super) async fn address(ctx: &Context, needle: &Needle, payload: &CommentPayload) -> String {
     const FRAGMENT: &str = r"(ph, text) => {
       const squeeze = t => t.normalize('NFKC').toLowerCase().replace(/[^\p{L}\p{N}]+/gu, '');
       const wanted = squeeze(text).slice(0, 80);

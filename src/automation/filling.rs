@@ -61,7 +61,7 @@ pub struct Plan<'a> {
 ///
 /// # Errors
 /// No form, something in the way, a field that is required and unknown, a value that the form does not take.
-async fn prepare(ctx: &Context, plan: &Plan<'_>, done: &[Role]) -> Result<Filled, Failure> {
+pub(super) async fn prepare(ctx: &Context, plan: &Plan<'_>, done: &[Role]) -> Result<Filled, Failure> {
     let mut tries = 0;
     loop {
         tries += 1;

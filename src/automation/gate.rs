@@ -9,11 +9,15 @@
 //! How it can go wrong, and what comes of it:
 //! - the lease is lost meanwhile: `commit` fails, the request is refused, nothing has left;
 //! - a second request carries the same: refused, since one submission a task is all there ever is;
-//! - a site encrypts what it sends by XHR before it leaves: then the request is not known and nothing is committed. Nothing
-//!   is repeated inside the attempt for that, and its result says that no submission was seen.
+//! - a site encrypts what it sends by XHR before it leaves: a request to the site itself whose content can't be read, and
+//!   that is no counter of visits by its address, is suspected; if nothing comes that surely is the submission, it is held
+//!   as that.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -70,12 +74,22 @@ pub struct Gate {
     submission: Submission,
     keeper: Arc<dyn GateKeeper>,
     state: Mutex<State>,
+    /// Where the request that was held went.
+    place: Mutex<Option<String>>,
+}
+
+/// What a request is to the gate.
+enum Meaning {
+    Submission,
+    /// It goes to the site, and what it carries can't be read.
+    Unreadable,
+    Other,
 }
 
 impl Gate {
     /// A gate that waits for `submission`.
     pub fn new(submission: Submission, keeper: Arc<dyn GateKeeper>) -> Gate {
-        Gate { submission, keeper, state: Mutex::default() }
+        Gate { submission, keeper, state: Mutex::default(), place: Mutex::default() }
     }
 
     /// Why the keeper did not let the submission go, if it was asked and said no.
@@ -95,37 +109,59 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_submission(&self, request: &HeldRequest) -> bool {
+    fn meaning(&self, request: &HeldRequest) -> Meaning {
         let wanted = &self.submission;
         let document = request.resource_type.eq_ignore_ascii_case("document");
         let reading = matches!(request.method.as_str(), "GET" | "HEAD" | "OPTIONS");
         if reading && !document {
-            return false;
+            return Meaning::Other;
         }
         if document && !reading && wanted.action.as_deref().is_some_and(|action| same_place(action, &request.url)) {
-            return true;
+            return Meaning::Submission;
         }
         if !document && is_aside(request, &wanted.page_url) {
-            return false;
+            return Meaning::Other;
         }
         let carried = Carried::of(request);
         let beside: usize = wanted.beside.iter().filter(|value| carried.has(value)).count();
-        match &wanted.main {
-            Some(main) => carried.has(main) && (beside > 0 || wanted.beside.is_empty()),
+        let main = wanted.main.as_ref().is_some_and(|main| carried.has(main));
+        let ours = match &wanted.main {
+            Some(_) => main && (beside > 0 || wanted.beside.is_empty()),
             None => beside >= 2.min(wanted.beside.len()) && beside > 0,
+        };
+        if ours {
+            Meaning::Submission
+        } else if !document && !main && beside == 0 && self.may_be_encrypted(request) {
+            Meaning::Unreadable
+        } else {
+            Meaning::Other
         }
+    }
+
+    /// Whether a script of the page sends the site something that nobody but the two can read.
+    fn may_be_encrypted(&self, request: &HeldRequest) -> bool {
+        let wanted = &self.submission;
+        let to_form = wanted.action.as_deref().is_some_and(|action| same_place(action, &request.url));
+        let own = to_form || is_own(&request.url, &wanted.page_url) && !counts_visits(request);
+        own && (request.unread || is_unreadable(request.body.as_deref().unwrap_or_default()))
     }
 }
 
 impl SubmitGate for Gate {
     fn judge(&self, request: &HeldRequest) -> Judgement {
-        if !self.is_submission(request) || !fault::guard!("gate.hold") {
-            return Judgement::Pass;
-        }
-        match *self.state() {
-            State::Closed => Judgement::Hold,
-            State::Held | State::LetGo | State::Denied(_) if fault::guard!("gate.second") => Judgement::Refuse,
-            State::Held | State::LetGo | State::Denied(_) => Judgement::Pass,
+        let again = || {
+            let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+            place.as_deref().is_some_and(|place| same_place(place, &request.url))
+        };
+        match (self.meaning(request), &*self.state()) {
+            (Meaning::Other, _) => Judgement::Pass,
+            (Meaning::Submission, _) if !fault::guard!("gate.hold") => Judgement::Pass,
+            (Meaning::Submission, State::Closed) => Judgement::Hold,
+            (Meaning::Submission, _) if !fault::guard!("gate.second") => Judgement::Pass,
+            (Meaning::Submission, _) | (Meaning::Unreadable, State::Denied(_)) => Judgement::Refuse,
+            (Meaning::Unreadable, State::Closed) => Judgement::Suspect,
+            (Meaning::Unreadable, State::Held | State::LetGo) if again() => Judgement::Refuse,
+            (Meaning::Unreadable, State::Held | State::LetGo) => Judgement::Pass,
         }
     }
 
@@ -137,6 +173,7 @@ impl SubmitGate for Gate {
                     return Err("a submission of this task has been let go already".to_owned());
                 }
                 *state = State::Held;
+                *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(request.url.clone());
             }
             let wanted = &self.submission;
             let intent = json!({
@@ -205,6 +242,80 @@ fn is_aside(request: &HeldRequest, page_url: &str) -> bool {
     (beacon && foreign) || checks
 }
 
+/// Whether a request stays on the site of the page, subdomains included.
+fn is_own(url: &str, page_url: &str) -> bool {
+    let (Ok(url), Ok(page)) = (url::Url::parse(url), url::Url::parse(page_url)) else { return false };
+    let host = |url: &url::Url| url.host_str().map(|host| host.trim_start_matches("www.").to_owned());
+    let (Some(to), Some(from)) = (host(&url), host(&page)) else { return false };
+    to == from || to.ends_with(&format!(".{from}")) || from.ends_with(&format!(".{to}"))
+}
+
+/// Whether a request counts visits or reports on the page, by how it is sent and by the words of its address.
+fn counts_visits(request: &HeldRequest) -> bool {
+    if matches!(request.resource_type.to_ascii_lowercase().as_str(), "ping" | "cspviolationreport" | "beacon") {
+        return true;
+    }
+    let Ok(url) = url::Url::parse(&request.url) else { return false };
+    let words = super::forms::split_identifier(url.path());
+    [
+        "analytics",
+        "beacon",
+        "collect",
+        "count",
+        "events",
+        "heartbeat",
+        "impression",
+        "log",
+        "logs",
+        "matomo",
+        "metrics",
+        "ping",
+        "piwik",
+        "pixel",
+        "rum",
+        "stats",
+        "telemetry",
+        "track",
+        "tracking",
+    ]
+    .iter()
+    .any(|word| words.contains(&format!(" {word} ")))
+}
+
+/// Shortest run of letters and digits that is taken for something encoded.
+const SHORTEST_CODE: usize = 40;
+
+/// Whether a body is neither text nor an encoding of text.
+fn is_unreadable(body: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(body) else { return body.len() >= SHORTEST_CODE / 2 };
+    let decoded = percent_decoded(&text.replace('+', "%2B"));
+    let codes: Vec<&str> = codes(&decoded).filter(|code| code.len() >= SHORTEST_CODE).collect();
+    let length: usize = codes.iter().map(|code| code.len()).sum();
+    length * 2 >= decoded.len() && codes.iter().any(|code| text_in(code).is_none())
+}
+
+/// Runs of the characters of base64 and of hexadecimal numbers.
+fn codes(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '-' | '_' | '=')))
+}
+
+/// The text that a run encodes, if it does.
+fn text_in(code: &str) -> Option<String> {
+    if code.len().is_multiple_of(2) && code.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let pairs = code.as_bytes().chunks(2).filter_map(|pair| std::str::from_utf8(pair).ok());
+        let bytes: Vec<u8> = pairs.filter_map(|pair| u8::from_str_radix(pair, 16).ok()).collect();
+        return String::from_utf8(bytes).ok();
+    }
+    let bytes = BASE64.decode(code.replace('-', "+").replace('_', "/").trim_end_matches('=')).ok()?;
+    String::from_utf8(bytes).ok()
+}
+
+/// Base64 with or without its padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
 /// What a request carries, decoded in every way that forms and scripts encode.
 struct Carried {
     forms: Vec<String>,
@@ -218,7 +329,11 @@ impl Carried {
         let raw = format!("{query}\n{body}");
         let decoded = percent_decoded(&raw);
         let unescaped = unescaped(&decoded);
-        let forms = [raw, decoded, unescaped].iter().map(|text| squeezed(text)).collect();
+        let exact = percent_decoded(&raw.replace('+', "%2B"));
+        let coded: Vec<String> = codes(&exact).filter(|code| code.len() >= 12).filter_map(text_in).collect();
+        let coded = coded.join("\n");
+        let inner = self::unescaped(&coded);
+        let forms = [raw, decoded, unescaped, coded, inner].iter().map(|text| squeezed(text)).collect();
         Carried { forms }
     }
 

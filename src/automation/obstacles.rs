@@ -83,7 +83,7 @@ pub async fn refused(ctx: &Context, landed: &Landed) -> Option<Failure> {
     let said = ctx.look().await.ok().and_then(|view| turned_away(&view));
     let retry_after = by_status.retry_after;
     Some(
-        said.filter(|said| !matches!(said.code.as_ref(), "block.page" | "block.rate_limit"))
+        said.filter(|said| !matches!(said.code.as_ref(), "block.page" | "block.rate_limit" | "form.flood"))
             .map_or(by_status, |said| said.after(retry_after)),
     )
 }

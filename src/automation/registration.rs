@@ -1,7 +1,7 @@
 //! Creates an account, and says what the site made of it: it is there, or it waits for a mailed link.
 //!
-//! A sign-up can't be looked up from outside, so after a crash behind the gate nothing is sent again: the attempt goes on
-//! at the mail where there is a mailbox ([`super::confirmation`]), and else ends as `outcome.uncertain`.
+//! After a crash behind the gate nothing is sent again: the attempt looks whether the account is there, see
+//! [`super::recovery`].
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::forms::{FormKind, Role};
 use super::gate::{Submission, fingerprint};
 use super::look::View;
 use super::verdict::{Shown, refusal, refused_by_answer, said, saying};
-use super::{Automation, Context, Success, confirmation, obstacles, pins};
+use super::{Automation, Context, Success, confirmation, obstacles, pins, recovery};
 use crate::browser::{Exchange, SubmitReport};
 use crate::failure::mapper::map_status;
 use crate::failure::{Failure, FailureReason};
@@ -56,12 +56,6 @@ async fn register(ctx: &Context, payload: &RegistrationPayload) -> Result<Succes
     if let Some(failure) = obstacles::refused(ctx, &landed).await {
         return Err(failure);
     }
-    if ctx.open_intent.as_ref().is_some_and(|intent| intent.let_go) && fault::guard!("look.registration") {
-        return Err(uncertain(
-            "an earlier attempt let the sign-up go and was lost, and an account can't be looked up from outside",
-        ));
-    }
-
     pins::take_steps(ctx).await?;
     let first = payload.first_name.as_deref().unwrap_or_default();
     let last = payload.last_name.as_deref().unwrap_or_default();
@@ -85,6 +79,11 @@ async fn register(ctx: &Context, payload: &RegistrationPayload) -> Result<Succes
     };
     confirmation::check_mailbox(ctx, payload).await?;
     let since = chrono::Utc::now();
+    if ctx.open_intent.as_ref().is_some_and(|intent| intent.let_go) && fault::guard!("look.registration") {
+        // On the heap: it fills two forms, and futures of that size in one another overflow a thread's stack.
+        let look = Box::pin(recovery::find_account(ctx, payload, &plan));
+        return ctx.step("look_for_earlier_submission", json!({}), look).await;
+    }
     let sent = carry_through(ctx, &plan, |filled| submission(ctx, payload, filled), opened).await;
     let Sent { filled, before, report, .. } = sent.map_err(as_registration)?;
     let result = ctx.step("verify_registration", exchange_meta(&report), verify(ctx, &filled, &before, &report)).await;

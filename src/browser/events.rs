@@ -251,6 +251,8 @@ pub(super) struct PausedRequest {
     pub(super) headers: HashMap<String, Value>,
     pub(super) post_data: Option<String>,
     #[serde(default)]
+    pub(super) has_post_data: bool,
+    #[serde(default)]
     pub(super) post_data_entries: Vec<PostDataEntry>,
 }
 

@@ -107,7 +107,13 @@ impl TabState {
         if let Some(Intercepted { paused, denied, .. }) = unwatched {
             if denied.is_some() {
                 submit::refuse(session, &paused.request_id);
-            } else if submit::after_submission(session, &paused, inner.spent.as_ref(), inner.pass.as_ref()) {
+            } else if submit::after_submission(
+                session,
+                &paused,
+                inner.spent.as_ref(),
+                inner.sealed,
+                inner.pass.as_ref(),
+            ) {
                 inner.counters.refused_repeats += 1;
             }
         }

@@ -60,6 +60,8 @@ pub(super) struct Inner {
     pub(super) spent: Option<(String, String)>,
     /// What the site gives its testers.
     pub(super) pass: Option<SitePass>,
+    /// A submission was given up before anything was let go: nothing that could be one may leave any more.
+    pub(super) sealed: bool,
     /// What has been counted.
     pub(super) counters: TabCounters,
     /// What the first dialogs said.
@@ -140,6 +142,7 @@ impl TabState {
                 kept_from: None,
                 spent: None,
                 pass: None,
+                sealed: false,
                 counters: TabCounters::default(),
                 dialogs: Vec::new(),
                 fault: None,

@@ -4,8 +4,10 @@
 //! policy on where traffic may go looks at them. While a submission is under way, what can't be the submission goes on at
 //! once; the rest is shown to the [`SubmitGate`]. The one it holds is let go when, and only when, [`SubmitGate::admit`]
 //! says so; a second one that matches is refused, and so is one that would go where the policy forbids. Whatever ends the
-//! call — an error, its limit, its being dropped — fails what is still held. After an admitted submission the tab goes on refusing the same request
-//! (a script that tries again, a double click) until it is closed or submits again.
+//! call — an error, its limit, its being dropped — fails what is still held. What it only suspects waits for a moment, in
+//! case something comes that surely is the submission. After an admitted submission the tab goes on refusing the same
+//! request (a script that tries again, a double click) until it is closed or submits again. One in which nothing was
+//! admitted is sealed: whatever could submit anything is refused until then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +36,8 @@ use crate::fault;
 
 /// Nothing asked of the network for so long after the click: there will be no submission.
 const QUIET: Duration = Duration::from_millis(1500);
+/// So long a request that may be the submission waits for one that surely is.
+const SUSPECTED_FOR: Duration = Duration::from_millis(700);
 /// A script that has its answer goes elsewhere within this time, or stays.
 const FOLLOW_UP: Duration = Duration::from_millis(100);
 /// So much of a script's answer is kept.
@@ -66,15 +70,18 @@ pub(super) fn patterns() -> EnableParams {
     EnableParams { patterns: Some(kinds.map(pattern).to_vec()), handle_auth_requests: None }
 }
 
-/// What to do with a request that is paused while no submission is under way: only the same again is refused.
+/// What to do with a request that is paused while no submission is under way: the same again is refused, and in a tab that
+/// is sealed all that could submit anything. Whether it was refused.
 pub(super) fn after_submission(
     session: &Session,
     paused: &Paused,
     spent: Option<&(String, String)>,
+    sealed: bool,
     pass: Option<&SitePass>,
 ) -> bool {
     let again = paused.redirected_request_id.is_none()
         && spent.is_some_and(|(method, url)| *method == paused.request.method && *url == paused.request.url);
+    let again = again || (sealed && may_submit(paused));
     if again {
         refuse(session, &paused.request_id);
     } else {
@@ -98,6 +105,16 @@ struct Watch<'a> {
     queue: mpsc::UnboundedReceiver<Intercepted>,
     held: Option<(Session, Paused)>,
     pass: Option<SitePass>,
+    suspects: Vec<Suspect>,
+    admitted: bool,
+}
+
+/// A request that may be the submission, and waits for one that surely is.
+struct Suspect {
+    session: Session,
+    paused: Paused,
+    request: Arc<HeldRequest>,
+    since: Instant,
 }
 
 /// A request that was shown to the gate, to be followed.
@@ -112,20 +129,34 @@ impl Drop for Watch<'_> {
         if let Some((session, paused)) = self.held.take() {
             refuse(&session, &paused.request_id);
         }
+        for suspect in self.suspects.drain(..) {
+            refuse(&suspect.session, &suspect.paused.request_id);
+        }
         self.queue.close();
         while let Ok(Intercepted { session, paused, denied }) = self.queue.try_recv() {
-            let held = may_submit(&paused) && self.gate.judge(&described(&paused)) != Judgement::Pass;
+            let held = may_submit(&paused) && is_kept_back(self.gate.judge(&described(&paused)));
             if held || denied.is_some() {
                 refuse(&session, &paused.request_id);
             } else {
                 pass::let_go(&session, &paused, self.pass.as_ref());
             }
         }
-        self.tab.state.with(|inner| inner.intercept = None);
+        // A script that tries again, or only now gets to it, must not submit what nobody answers for.
+        let sealed = !self.admitted && self.gate.guards();
+        self.tab.state.with(|inner| {
+            inner.intercept = None;
+            inner.sealed = sealed;
+        });
     }
 }
 
 impl Tab {
+    /// The press that submitted nothing has brought a further step of the form: requests are no longer taken for a late
+    /// submission.
+    pub fn unseal(&self) {
+        self.state.with(|inner| inner.sealed = false);
+    }
+
     /// Clicks `trigger` (a `<form>` is asked to submit itself instead) and shows each request that may carry the
     /// submission to `gate`: documents other than GET, GET documents with a query, and XHR, fetch and beacons other than
     /// GET, of any frame. Ends with the answer to the one that was held and admitted, and with the page that followed;
@@ -159,7 +190,21 @@ impl Tab {
         let mut admitted: Option<Followed> = None;
         let mut others: Vec<Followed> = Vec::new();
         let mut quiet_since: Option<Instant> = None;
+        let mut hold: Option<Suspect> = None;
         loop {
+            let taken = asked.is_some() || admitted.is_some();
+            if let Some(found) = hold.take().or_else(|| if taken { None } else { watch.ripe() }) {
+                // What waited beside it is not the submission.
+                for other in watch.suspects.drain(..) {
+                    others.push(self.follow(other.request, &other.paused));
+                    pass::let_go(&other.session, &other.paused, watch.pass.as_ref());
+                }
+                let Suspect { session, paused, request, .. } = found;
+                asked = Some(self.follow(request.clone(), &paused));
+                watch.held = Some((session, paused));
+                let asking: BoxFuture<'_, _> = Box::pin(async move { gate.admit(&request).await });
+                admit = Some(asking).into();
+            }
             let tick = Instant::now() + Duration::from_millis(100);
             let ends = admitted.as_ref().map(|followed| {
                 let (id, document) = (followed.id.clone(), followed.request.resource_type == "Document");
@@ -186,20 +231,19 @@ impl Tab {
                         }
                         continue;
                     }
-                    let taken = asked.is_some() || admitted.is_some();
                     match gate.judge(&request) {
-                        Judgement::Pass => {
+                        Judgement::Suspect if !taken => {
+                            let suspect = Suspect { session, paused, request, since: Instant::now() };
+                            watch.suspects.push(suspect);
+                        }
+                        Judgement::Pass | Judgement::Suspect => {
                             if others.len() < MOST_OTHERS {
                                 others.push(self.follow(request, &paused));
                             }
                             pass::let_go(&session, &paused, watch.pass.as_ref());
                         }
                         Judgement::Hold if !taken => {
-                            let followed = self.follow(request.clone(), &paused);
-                            watch.held = Some((session, paused));
-                            asked = Some(followed);
-                            let asking: BoxFuture<'_, _> = Box::pin(async move { gate.admit(&request).await });
-                            admit = Some(asking).into();
+                            hold = Some(Suspect { session, paused, request, since: Instant::now() });
                         }
                         Judgement::Hold | Judgement::Refuse => {
                             refuse(&session, &paused.request_id);
@@ -213,6 +257,7 @@ impl Tab {
                     match verdict {
                         Ok(()) => {
                             pass::let_go(&session, &request, watch.pass.as_ref());
+                            watch.admitted = true;
                             fault::point!("gate.released");
                             admitted = asked.take();
                         }
@@ -296,11 +341,12 @@ impl Tab {
         let pass = self.state.with(|inner| {
             inner.intercept = Some(sender);
             inner.spent = None;
+            inner.sealed = false;
             inner.kept_from = None;
             inner.watched.clear();
             inner.pass.clone()
         });
-        Watch { tab: self, gate, queue, held: None, pass }
+        Watch { tab: self, gate, queue, held: None, pass, suspects: Vec::new(), admitted: false }
     }
 
     /// Where the main frame was kept from going, in words.
@@ -374,12 +420,20 @@ impl Tab {
 }
 
 impl Watch<'_> {
+    /// The request that has been suspected for long enough; of several the one that carries most.
+    fn ripe(&mut self) -> Option<Suspect> {
+        self.suspects.iter().find(|suspect| suspect.since.elapsed() >= SUSPECTED_FOR)?;
+        let size = |suspect: &Suspect| suspect.request.body.as_ref().map_or(usize::MAX, Vec::len);
+        let largest = (0..self.suspects.len()).max_by_key(|&i| size(&self.suspects[i]))?;
+        Some(self.suspects.swap_remove(largest))
+    }
+
     /// Answers what is paused after the submission was decided; never ends.
     async fn pass_on(&mut self, refused: &mut u32) {
         while let Some(Intercepted { session, paused, denied }) = self.queue.recv().await {
             if denied.is_some() {
                 refuse(&session, &paused.request_id);
-            } else if may_submit(&paused) && self.gate.judge(&described(&paused)) != Judgement::Pass {
+            } else if may_submit(&paused) && is_kept_back(self.gate.judge(&described(&paused))) {
                 refuse(&session, &paused.request_id);
                 *refused += 1;
             } else {
@@ -407,6 +461,11 @@ impl Inner {
     }
 }
 
+/// Whether a request must not go where none is admitted any more.
+fn is_kept_back(judgement: Judgement) -> bool {
+    matches!(judgement, Judgement::Hold | Judgement::Refuse)
+}
+
 /// Whether a request may carry a submission at all; where a redirect leads was decided with the request redirected.
 fn may_submit(paused: &Paused) -> bool {
     let get = matches!(paused.request.method.as_str(), "GET" | "HEAD" | "OPTIONS");
@@ -429,12 +488,16 @@ fn described(paused: &Paused) -> HeldRequest {
             ["cookie", "authorization", "proxy-authorization"].iter().any(|one| name.eq_ignore_ascii_case(one));
         (!secret).then(|| Some((name.clone(), value.as_str()?.to_owned()))).flatten()
     };
+    let body = body.or_else(|| request.post_data.clone().map(String::into_bytes));
+    let unread = request.post_data_entries.iter().any(|entry| entry.bytes.is_none())
+        || (request.has_post_data && body.is_none());
     HeldRequest {
         method: request.method.clone(),
         url: request.url.clone(),
         resource_type: paused.resource_type.clone(),
         frame: FrameId(paused.frame_id.clone()),
-        body: body.or_else(|| request.post_data.clone().map(String::into_bytes)),
+        body,
+        unread,
         headers: request.headers.iter().filter_map(shown).collect(),
     }
 }

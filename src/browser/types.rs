@@ -295,6 +295,8 @@ pub enum Judgement {
     Pass,
     /// The submission: hold it and ask [`SubmitGate::admit`].
     Hold,
+    /// May be the submission, if none comes that surely is: hold it for a moment, then as [`Judgement::Hold`].
+    Suspect,
     /// Must not be sent.
     Refuse,
 }
@@ -303,6 +305,10 @@ pub enum Judgement {
 pub trait SubmitGate: Send + Sync {
     /// What is to happen to `request`. Pure and quick: everything on the page waits for it.
     fn judge(&self, request: &HeldRequest) -> Judgement;
+    /// Whether something that can't be taken back is at stake, so that nothing may leave after the submission was given up.
+    fn guards(&self) -> bool {
+        true
+    }
     /// Called while a request that was judged [`Judgement::Hold`] is held. `Ok` lets it go; `Err(why)` fails it.
     fn admit<'a>(&'a self, request: &'a HeldRequest) -> BoxFuture<'a, Result<(), String>>;
 }
@@ -320,6 +326,8 @@ pub struct HeldRequest {
     pub frame: FrameId,
     /// What it carries, as far as Chrome shows it: files and blobs are left out.
     pub body: Option<Vec<u8>>,
+    /// Whether it carries something that Chrome does not show.
+    pub unread: bool,
     /// Its headers, without cookies.
     pub headers: Vec<(String, String)>,
 }

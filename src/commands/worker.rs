@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -14,17 +14,21 @@ use crate::browser::{BrowserPool, BrowserSettings, ThirdParties};
 use crate::cli::WorkerArgs;
 use crate::config::Config;
 use crate::llm::Client;
-use crate::queue::{Presence, Queue, WorkerIdentity};
+use crate::queue::{Presence, Queue, QueueError, WorkerIdentity};
+use crate::retry::Reconnect;
 use crate::telemetry::RunsDir;
 use crate::worker::{Settings, Stop, Until, Worker};
 
+/// How often it is said that Postgres can't be reached.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 /// How long the first Chrome may take before the worker says that something is wrong.
 const WARM_UP: Duration = Duration::from_secs(30);
 
 /// Works off tasks until a signal comes or, with `--drain`, until there are none.
 ///
 /// # Errors
-/// Postgres, the runs directory or Chrome can't be used at the start; later troubles are waited out.
+/// The runs directory or Chrome can't be used at the start, or Postgres refuses us or has another schema. A Postgres that
+/// can't be reached is waited for, unless the worker is to drain; later troubles are waited out.
 pub async fn run(config: Config, args: WorkerArgs) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
     // Passwords are in memory, and a core dump would write them out.
@@ -33,7 +37,14 @@ pub async fn run(config: Config, args: WorkerArgs) -> anyhow::Result<()> {
         tracing::warn!(event = "worker.core_dumps_on", %error, "core dumps can't be turned off");
     }
     let runs = open_runs(&config)?;
-    let database = Database::open(&config).await?;
+    // One that drains has somebody who waits for it; the daemon waits itself.
+    let database = match args.drain {
+        true => Database::open(&config).await?,
+        false => match open_patiently(&config, &stop).await? {
+            Some(database) => database,
+            None => return Ok(()),
+        },
+    };
     let browsers = BrowserPool::new(browser_settings(&config));
     let started = start(&database.queue, &config, args, runs, browsers.clone()).await;
     let worked = match started {
@@ -48,6 +59,33 @@ pub async fn run(config: Config, args: WorkerArgs) -> anyhow::Result<()> {
     browsers.shutdown().await;
     database.close().await;
     worked
+}
+
+/// Waits for a Postgres that can't be reached just now; None: told to stop meanwhile.
+async fn open_patiently(config: &Config, stop: &Stop) -> anyhow::Result<Option<Database>> {
+    let mut waits = Reconnect::new(Duration::from_millis(500), Duration::from_secs(30));
+    let mut said: Option<Instant> = None;
+    loop {
+        let error = match Database::open(config).await {
+            Ok(database) => return Ok(Some(database)),
+            Err(error) => error,
+        };
+        let passes = |cause: &(dyn std::error::Error + 'static)| {
+            cause.downcast_ref::<QueueError>().is_some_and(QueueError::is_transient)
+        };
+        if !error.chain().any(passes) {
+            return Err(error);
+        }
+        if said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
+            said = Some(Instant::now());
+            let problem = super::chain(&error);
+            tracing::warn!(event = "postgres.away", problem, "waiting for Postgres");
+        }
+        tokio::select! {
+            () = stop.politely.cancelled() => return Ok(None),
+            () = tokio::time::sleep(waits.next_wait()) => {}
+        }
+    }
 }
 
 async fn start(

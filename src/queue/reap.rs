@@ -3,9 +3,25 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 
-use super::{Queue, QueueError, WorkerIdentity, count, exposed, is_rolled_back, repeated};
-use crate::task::{Fence, TaskId, TaskStatus};
+use super::attempt::step_row;
+use super::settle::artifact_row;
+use super::{Queue, QueueError, WorkerIdentity, count, exposed, is_rolled_back, is_transient, repeated};
+use crate::record::{ArtifactRecord, StepRecord};
+use crate::task::{Fence, Lease, TaskId, TaskStatus};
+
+/// An attempt whose lease ran out, or whose worker is gone. It may have finished all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lapsed {
+    /// Which attempt.
+    pub lease: Lease,
+    /// The process that made it.
+    pub incarnation: String,
+}
+
+/// Most tasks taken back where no limit is given.
+const LARGEST: u32 = 10_000;
 
 /// An attempt that was taken back from its worker.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +58,7 @@ impl Queue {
     /// # Errors
     /// Postgres can't be reached. They may have been taken back all the same; then nobody is told of them.
     pub async fn reap(&self, limit: u32) -> Result<Vec<Reaped>, QueueError> {
-        self.take_back(limit, None).await
+        self.take_back(limit, None, None).await
     }
 
     /// Takes back at once what an earlier process of the same worker name held, where that process is provably gone: its
@@ -51,19 +67,117 @@ impl Queue {
     /// # Errors
     /// As for [`Queue::reap`].
     pub async fn reap_previous_life(&self, worker: &WorkerIdentity) -> Result<Vec<Reaped>, QueueError> {
-        self.take_back(10_000, Some(worker)).await
+        self.take_back(LARGEST, Some(worker), None).await
     }
 
-    async fn take_back(&self, limit: u32, worker: Option<&WorkerIdentity>) -> Result<Vec<Reaped>, QueueError> {
+    /// Up to `limit` attempts that could be taken back now: those of expired leases and, if `worker` is given, those of
+    /// earlier processes of its name that are provably gone. Nothing is changed.
+    ///
+    /// # Errors
+    /// Postgres can't be reached.
+    pub async fn lapsed(&self, limit: u32, worker: Option<&WorkerIdentity>) -> Result<Vec<Lapsed>, QueueError> {
+        let rows = repeated(is_rolled_back, || {
+            sqlx::query!(
+                r#"SELECT id AS "id!", fence AS "fence!", lease_incarnation AS "incarnation!"
+                   FROM lapsed_tasks($1, $2, $3, NULL)"#,
+                i32::try_from(limit).unwrap_or(i32::MAX),
+                worker.map(|worker| worker.name.as_str()),
+                worker.map(|worker| worker.incarnation.as_str()),
+            )
+            .fetch_all(&self.pool)
+        })
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| Lapsed {
+                lease: Lease { task_id: TaskId(row.id), fence: Fence(row.fence) },
+                incarnation: row.incarnation,
+            })
+            .collect())
+    }
+
+    /// As [`Queue::reap`], of these attempts only: one that has been renewed or settled meanwhile is left alone.
+    ///
+    /// # Errors
+    /// As for [`Queue::reap`].
+    pub async fn reap_lapsed(
+        &self,
+        lapsed: &[Lapsed],
+        worker: Option<&WorkerIdentity>,
+    ) -> Result<Vec<Reaped>, QueueError> {
+        if lapsed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let fences: Vec<i64> = lapsed.iter().map(|one| one.lease.fence.0).collect();
+        self.take_back(LARGEST, worker, Some(&fences)).await
+    }
+
+    /// Which of these attempts, each with the process that made it, this database knows: numbers alone say little where
+    /// several databases have had the same runs directory.
+    ///
+    /// # Errors
+    /// Postgres can't be reached.
+    pub async fn known(&self, attempts: &[Lapsed]) -> Result<Vec<Lease>, QueueError> {
+        let tasks: Vec<i64> = attempts.iter().map(|one| one.lease.task_id.0).collect();
+        let fences: Vec<i64> = attempts.iter().map(|one| one.lease.fence.0).collect();
+        let incarnations: Vec<String> = attempts.iter().map(|one| one.incarnation.clone()).collect();
+        let rows = repeated(is_transient, || {
+            sqlx::query!(
+                "SELECT a.task_id, a.id FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS k (task_id, id, incarnation)
+                 JOIN attempts a ON a.id = k.id AND a.task_id = k.task_id AND a.incarnation = k.incarnation",
+                &tasks,
+                &fences,
+                &incarnations,
+            )
+            .fetch_all(&self.pool)
+        })
+        .await?;
+        Ok(rows.into_iter().map(|row| Lease { task_id: TaskId(row.task_id), fence: Fence(row.id) }).collect())
+    }
+
+    /// Adds what an attempt that was taken back has left on its disk: steps that are not on record yet, and files. Only of
+    /// an attempt that is lost; what its own worker recorded stays as it is.
+    ///
+    /// # Errors
+    /// Postgres can't be reached or can't store them.
+    pub async fn complete_lost(
+        &self,
+        lease: Lease,
+        steps: &[StepRecord],
+        artifacts: &[ArtifactRecord],
+    ) -> Result<(), QueueError> {
+        let steps: Value = steps.iter().map(|step| step_row(lease, step)).collect();
+        let artifacts: Value = artifacts.iter().map(|file| artifact_row(lease, file)).collect();
+        repeated(is_transient, || {
+            sqlx::query!(
+                "SELECT complete_lost_attempt($1, $2, $3, $4)",
+                lease.task_id.0,
+                lease.fence.0,
+                steps,
+                artifacts,
+            )
+            .fetch_one(&self.pool)
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn take_back(
+        &self,
+        limit: u32,
+        worker: Option<&WorkerIdentity>,
+        fences: Option<&[i64]>,
+    ) -> Result<Vec<Reaped>, QueueError> {
         let rows = repeated(is_rolled_back, || {
             let sent = sqlx::query!(
                 r#"SELECT task_id AS "task_id!", fence AS "fence!", retry_count AS "retry_count!", worker AS "worker!",
                           site AS "site!", status::text AS "status!", started_at AS "started_at!",
                           execution_time AS "execution_time!"
-                   FROM reap_tasks($1, $2, $3)"#,
+                   FROM reap_tasks($1, $2, $3, $4)"#,
                 i32::try_from(limit).unwrap_or(i32::MAX),
                 worker.map(|worker| worker.name.as_str()),
                 worker.map(|worker| worker.incarnation.as_str()),
+                fences,
             )
             .fetch_all(&self.pool);
             exposed("reap", sent)

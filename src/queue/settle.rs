@@ -7,13 +7,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::attempt::step_row;
 use super::{Queue, QueueError, clean, exposed, is_transient, repeated};
 use crate::failure::Failure;
 use crate::record::{ArtifactRecord, StepRecord};
-use crate::task::Lease;
+use crate::task::{Fence, Lease, TaskId};
 
 /// Most settlements in one statement.
 const BATCH: usize = 500;
@@ -63,6 +64,36 @@ pub struct Settlement {
     pub artifacts: Vec<ArtifactRecord>,
 }
 
+/// A settlement as it is sent, for whoever has to keep it until Postgres is back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SettlementRecord {
+    task_id: TaskId,
+    fence: Fence,
+    settlement: Value,
+    steps: Vec<Value>,
+    artifacts: Vec<Value>,
+}
+
+impl SettlementRecord {
+    /// Which attempt it ends.
+    pub fn lease(&self) -> Lease {
+        Lease { task_id: self.task_id, fence: self.fence }
+    }
+}
+
+impl From<&Settlement> for SettlementRecord {
+    fn from(settlement: &Settlement) -> Self {
+        let lease = settlement.lease;
+        SettlementRecord {
+            task_id: lease.task_id,
+            fence: lease.fence,
+            settlement: row(settlement),
+            steps: settlement.steps.iter().map(|step| step_row(lease, step)).collect(),
+            artifacts: settlement.artifacts.iter().map(|file| artifact_row(lease, file)).collect(),
+        }
+    }
+}
+
 /// What became of a settlement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
@@ -80,8 +111,17 @@ impl Queue {
     /// # Errors
     /// Postgres can't be reached. Which of them were committed is then unknown; send the same again.
     pub async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, QueueError> {
-        let mut answers = Vec::with_capacity(settlements.len());
-        for batch in settlements.chunks(BATCH) {
+        let records: Vec<SettlementRecord> = settlements.iter().map(SettlementRecord::from).collect();
+        self.settle_records(&records).await
+    }
+
+    /// As [`Queue::settle`], of settlements that were kept.
+    ///
+    /// # Errors
+    /// As for [`Queue::settle`].
+    pub async fn settle_records(&self, records: &[SettlementRecord]) -> Result<Vec<Settled>, QueueError> {
+        let mut answers = Vec::with_capacity(records.len());
+        for batch in records.chunks(BATCH) {
             match self.settle_batch(batch, true).await {
                 Ok(settled) => answers.extend(settled),
                 Err(error) if is_transient(&error) => return Err(error.into()),
@@ -95,14 +135,14 @@ impl Queue {
         Ok(answers)
     }
 
-    async fn settle_one(&self, settlement: &Settlement) -> Result<Settled, sqlx::Error> {
-        let one = std::slice::from_ref(settlement);
+    async fn settle_one(&self, record: &SettlementRecord) -> Result<Settled, sqlx::Error> {
+        let one = std::slice::from_ref(record);
         for with_record in [true, false] {
             match self.settle_batch(one, with_record).await {
                 Ok(settled) => return Ok(settled.first().copied().unwrap_or(Settled::Fenced)),
                 Err(error) if is_transient(&error) => return Err(error),
                 Err(error) => tracing::error!(
-                    task_id = settlement.lease.task_id.0,
+                    task_id = record.task_id.0,
                     with_record,
                     %error,
                     "postgres can't store the end of an attempt"
@@ -112,22 +152,18 @@ impl Queue {
         Ok(Settled::Refused)
     }
 
-    async fn settle_batch(&self, batch: &[Settlement], with_record: bool) -> Result<Vec<Settled>, sqlx::Error> {
-        let rows: Value = batch.iter().map(row).collect();
-        let mut steps = Vec::new();
-        let mut artifacts = Vec::new();
-        if with_record {
-            for settlement in batch {
-                steps.extend(settlement.steps.iter().map(|step| step_row(settlement.lease, step)));
-                artifacts.extend(settlement.artifacts.iter().map(|file| artifact_row(settlement.lease, file)));
-            }
-        }
-        let steps = (!steps.is_empty()).then_some(Value::Array(steps));
-        let artifacts = (!artifacts.is_empty()).then_some(Value::Array(artifacts));
+    async fn settle_batch(&self, batch: &[SettlementRecord], with_record: bool) -> Result<Vec<Settled>, sqlx::Error> {
+        let all = |rows: fn(&SettlementRecord) -> &[Value]| {
+            let rows: Vec<Value> = batch.iter().filter(|_| with_record).flat_map(rows).cloned().collect();
+            (!rows.is_empty()).then_some(Value::Array(rows))
+        };
+        let settlements: Value = batch.iter().map(|record| record.settlement.clone()).collect();
+        let steps = all(|record| &record.steps);
+        let artifacts = all(|record| &record.artifacts);
         let answers = repeated(is_transient, || {
             let sent = sqlx::query!(
                 r#"SELECT settled_fence AS "fence!", settled AS "settled!" FROM settle_attempts($1, $2, $3)"#,
-                rows,
+                settlements,
                 steps,
                 artifacts,
             )
@@ -136,7 +172,7 @@ impl Queue {
         })
         .await?;
         let settled: HashMap<i64, bool> = answers.into_iter().map(|row| (row.fence, row.settled)).collect();
-        let answer = |settlement: &Settlement| match settled.get(&settlement.lease.fence.0) {
+        let answer = |record: &SettlementRecord| match settled.get(&record.fence.0) {
             Some(true) => Settled::Done,
             _ => Settled::Fenced,
         };
@@ -182,6 +218,6 @@ fn row(settlement: &Settlement) -> Value {
     row
 }
 
-fn artifact_row(lease: Lease, file: &ArtifactRecord) -> Value {
+pub(super) fn artifact_row(lease: Lease, file: &ArtifactRecord) -> Value {
     json!({"fence": lease.fence.0, "name": clean::text(&file.name), "kind": file.kind, "bytes": file.bytes.max(0)})
 }

@@ -11,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -97,6 +97,10 @@ impl Dir {
         }
     }
 
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.0
+    }
+
     /// Names of all entries.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
@@ -128,6 +132,14 @@ impl Dir {
     pub(super) fn size(&self, name: &str) -> Option<i64> {
         let stat = fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then_some(stat.st_size)
+    }
+
+    /// When the content of `name` was last changed, by this machine's clock.
+    pub(super) fn modified(&self, name: &str) -> Option<SystemTime> {
+        let stat = fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(
+            UNIX_EPOCH + Duration::from_secs(stat.st_mtime.try_into().ok()?) + Duration::from_nanos(stat.st_mtime_nsec),
+        )
     }
 
     /// Opens the regular file `name`, for reading, or for reading and writing.

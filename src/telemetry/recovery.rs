@@ -16,12 +16,13 @@ use super::bounds::clean_meta;
 use super::dir::Dir;
 use super::errors::Errors;
 use super::report::{self, Report};
-use super::result::{Document, result_fields, seconds};
+use super::result::{Document, listed, result_fields, seconds};
 use super::run::{INIT, Init, REPORT, RESULT, STEPS, TAKEOVER_PATIENCE, json_file};
 use super::snapshot::saved_since;
+use super::steps::{RESULT_FAILED, append, last_step, line};
 use super::{Redactor, RunsDir};
 use crate::failure::Failure;
-use crate::record::rfc3339;
+use crate::record::{ArtifactRecord, StepRecord, rfc3339};
 use crate::task::{Fence, TaskId};
 
 const ATTEMPTS: &str = "attempts";
@@ -57,8 +58,13 @@ pub struct LostAttempt {
 pub enum Recovered {
     /// It had written its own final result before it died: the whole of `final_result.json`.
     Finished(Value),
-    /// Its final result was written now.
-    Written,
+    /// Its final result was written now, from these steps and files.
+    Written {
+        /// All steps of the attempt that are in `steps.jsonl`, the last of them added now.
+        steps: Vec<StepRecord>,
+        /// The files it left.
+        artifacts: Vec<ArtifactRecord>,
+    },
     /// Its final result could not be written; counted and logged.
     Unwritable,
 }
@@ -102,24 +108,26 @@ fn recover(runs: &RunsDir, lost: &LostAttempt, errors: &Errors) -> io::Result<Re
         // Neither readable nor anybody's: kept beside the one that takes its place.
         let _ = dir.move_new(RESULT, &dir, "final_result.json.damaged");
     }
-    bury(&dir, lost, &init, errors)?;
-    Ok(Recovered::Written)
+    bury(&dir, lost, &init, errors)
 }
 
 /// Writes report and final result of a lost attempt from what it left on the disk.
-fn bury(dir: &Dir, lost: &LostAttempt, init: &Value, errors: &Errors) -> io::Result<()> {
+fn bury(dir: &Dir, lost: &LostAttempt, init: &Value, errors: &Errors) -> io::Result<Recovered> {
     let started_at = init
         .get("started_at")
         .and_then(|text| DateTime::parse_from_rfc3339(text.as_str()?).ok())
         .map_or(lost.started_at, |time| time.to_utc());
     let (steps, _) = report::logged_steps(dir);
-    let steps: Vec<_> = steps
+    let mut steps: Vec<StepRecord> = steps
         .into_iter()
         .filter(|logged| {
             logged.attempt.map_or(logged.retry_count == u64::from(lost.retry_count), |id| id == lost.fence.0)
         })
         .map(|logged| logged.step)
         .collect();
+    if let Err(error) = end_steps(dir, lost, &mut steps) {
+        errors.note("steps", &error);
+    }
     let saved = saved_since(dir, &dir.names()?, started_at.timestamp_millis());
     let fields = result_fields(Some(&lost.failure), lost.execution_time, lost.retry_count, &steps, Map::new());
     let gone = "the worker was lost before it could take one";
@@ -156,7 +164,25 @@ fn bury(dir: &Dir, lost: &LostAttempt, init: &Value, errors: &Errors) -> io::Res
     }
     let document = document(lost, started_at, fields, artifacts);
     dir.put(dir.temp(&[&json_file(&document)?])?, RESULT)?;
-    dir.sync()
+    dir.sync()?;
+    Ok(Recovered::Written { steps, artifacts: listed(dir, &saved) })
+}
+
+/// Appends the step that ends the attempt, unless its worker got so far.
+fn end_steps(dir: &Dir, lost: &LostAttempt, steps: &mut Vec<StepRecord>) -> io::Result<()> {
+    if steps.last().is_some_and(|step| step.name == RESULT_FAILED) {
+        return Ok(());
+    }
+    let seq = steps.iter().map(|step| step.seq).max().unwrap_or(0) + 1;
+    // A clock that was set back must not have the last step before the one that it ends.
+    let at =
+        steps.iter().map(|step| step.finished_at).max().map_or(lost.completed_at, |last| last.max(lost.completed_at));
+    let step = last_step(seq, at, &lost.failure, lost.retry_count);
+    let file = dir.append(STEPS)?;
+    append(&file, &line(&step, lost.fence.0)?)?;
+    file.sync_all()?;
+    steps.push(step);
+    Ok(())
 }
 
 /// Completes the archived files of a lost attempt whose successor has begun already.
@@ -182,7 +208,7 @@ fn bury_in_archive(dir: &Dir, lost: &LostAttempt) -> io::Result<Recovered> {
     place.put(place.temp(&[&json_file(&document)?])?, RESULT)?;
     place.sync()?;
     attempts.sync()?;
-    Ok(Recovered::Written)
+    Ok(Recovered::Written { steps: Vec::new(), artifacts: Vec::new() })
 }
 
 fn document(
@@ -199,6 +225,7 @@ fn document(
         execution_time: seconds(lost.execution_time),
         result,
         artifacts,
+        decided: None,
     }
 }
 

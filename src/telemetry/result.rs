@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::Run;
 use super::bounds::{clean_meta, clean_text};
 use super::dir::Dir;
+use super::finished::Decided;
 use super::recovery::archive;
 use super::report::{self, Report};
 use super::run::{Attempt, INIT, REPORT, RESULT, STEPS, json_file};
@@ -29,6 +30,8 @@ pub struct FinalResult {
     pub failure: Option<Failure>,
     /// More fields of `result`, for example `outcome` or `comment_url`.
     pub details: Map<String, Value>,
+    /// What is about to be settled, for whoever has to do it in our place; None where nobody may.
+    pub decided: Option<Decided>,
 }
 
 /// `final_result.json`. `result` holds the fixed fields and the details of the automation.
@@ -41,6 +44,8 @@ pub(super) struct Document {
     pub(super) execution_time: f64,
     pub(super) result: Map<String, Value>,
     pub(super) artifacts: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) decided: Option<Decided>,
 }
 
 /// Writes `report.html`, then `final_result.json`; both whole and on the disk when this returns. Gives the files that
@@ -110,6 +115,7 @@ fn finalize(attempt: &Arc<Attempt>, result: &FinalResult) -> Vec<ArtifactRecord>
         execution_time: seconds(result.execution_time),
         result: fields,
         artifacts: artifacts(attempt, &saved),
+        decided: result.decided.clone(),
     };
     match json_file(&document) {
         Ok(text) => put(attempt, &disk.dir, RESULT, "result", &text),
@@ -122,13 +128,32 @@ fn finalize(attempt: &Arc<Attempt>, result: &FinalResult) -> Vec<ArtifactRecord>
 }
 
 fn put(attempt: &Attempt, dir: &Dir, name: &str, kind: &'static str, content: &[u8]) {
-    match dir.temp(&[content]) {
+    // The reserve is for the last word alone.
+    let temp = match name {
+        RESULT => attempt.runs.with_reserve(|| dir.temp(&[content])),
+        _ => dir.temp(&[content]),
+    };
+    match temp {
         Ok(temp) => {
             attempt.commit_result(|_, _| dir.put(temp, name));
         }
         Err(error) => attempt.errors.note(kind, &error),
     }
 }
+
+/// What `result_fields` says of every attempt.
+pub(super) const FIXED_FIELDS: &[&str] = &[
+    "success",
+    "failure_reason",
+    "failure_code",
+    "error",
+    "execution_time",
+    "retry_count",
+    "tokens",
+    "cost_usd",
+    "retryable",
+    "causes",
+];
 
 /// `result` of `final_result.json`. The fixed fields win over details of the same name.
 pub(super) fn result_fields(
@@ -184,7 +209,7 @@ fn artifacts(attempt: &Attempt, saved: &[Saved]) -> Map<String, Value> {
 }
 
 /// The files of an attempt as rows.
-fn listed(dir: &Dir, saved: &[Saved]) -> Vec<ArtifactRecord> {
+pub(super) fn listed(dir: &Dir, saved: &[Saved]) -> Vec<ArtifactRecord> {
     let has = |what: &str| saved.iter().any(|saved| saved.what == what);
     let fixed = [
         (INIT, "init", true),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::dir::Dir;
+use super::reserve::RESERVE;
 use crate::task::TaskId;
 
 /// A clock that tests set.
@@ -24,6 +25,8 @@ pub struct RunsDir {
     root: Arc<PathBuf>,
     pub(super) dom_limit: usize,
     pub(super) clock: Option<Clock>,
+    /// How much of the disk is held back, in bytes.
+    pub(super) reserve: u64,
 }
 
 impl fmt::Debug for RunsDir {
@@ -48,7 +51,7 @@ impl RunsDir {
         };
         make(root).map_err(explain)?;
         let root = root.canonicalize().map_err(explain)?;
-        let opened = RunsDir { root: Arc::new(root), dom_limit: DOM_LIMIT, clock: None };
+        let opened = RunsDir { root: Arc::new(root), dom_limit: DOM_LIMIT, clock: None, reserve: RESERVE };
         opened.check_writable().map_err(explain)?;
         Ok(opened)
     }
@@ -65,6 +68,12 @@ impl RunsDir {
         RunsDir { clock: Some(clock), ..self }
     }
 
+    /// The same directory with another reserve than 64 MiB, in bytes; 0: none.
+    #[must_use]
+    pub fn with_reserve_of(self, bytes: u64) -> RunsDir {
+        RunsDir { reserve: bytes, ..self }
+    }
+
     /// The root, absolute.
     pub fn root(&self) -> &Path {
         &self.root
@@ -75,7 +84,8 @@ impl RunsDir {
         self.root.join(task_id.to_string())
     }
 
-    /// Writes and removes a small file: whether a run could be recorded now. Blocks on the disk.
+    /// Writes and removes a small file, and takes the reserve if it was given up: whether a run could be recorded now.
+    /// Blocks on the disk.
     ///
     /// # Errors
     /// What stands in the way, for example `ENOSPC` or `EROFS`.
@@ -83,7 +93,8 @@ impl RunsDir {
         let root = self.dir()?;
         root.sweep()?;
         // An empty file finds room even on a full disk.
-        root.temp(&[&[b'.'; 4096]]).map(drop)
+        root.temp(&[&[b'.'; 4096]]).map(drop)?;
+        self.hold_reserve(&root)
     }
 
     /// Bytes that are free on the file system to this user.
@@ -104,8 +115,13 @@ impl RunsDir {
         Ok(dir)
     }
 
+    /// A task's directory, if there is one.
+    pub(super) fn existing_run_dir(&self, task_id: TaskId) -> Option<Dir> {
+        self.dir().ok()?.child(&task_id.to_string()).ok()
+    }
+
     /// The root as it is now: somebody may have tidied it away since it was opened.
-    fn dir(&self) -> io::Result<Dir> {
+    pub(super) fn dir(&self) -> io::Result<Dir> {
         Dir::open(&self.root).or_else(|_| {
             make(&self.root)?;
             Dir::open(&self.root)

@@ -24,6 +24,9 @@ use crate::record::{StepRecord, rfc3339};
 /// Most steps that one attempt records; a loop in an automation must not fill the disk.
 const MAX_STEPS: usize = 10_000;
 
+/// The step that ends every attempt that failed.
+pub(super) const RESULT_FAILED: &str = "result_failed";
+
 /// What a step used up.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
@@ -141,6 +144,25 @@ impl OpenStep {
     }
 }
 
+/// The last step of an attempt that could not write it itself.
+pub(super) fn last_step(seq: i32, at: DateTime<Utc>, failure: &Failure, retry_count: u32) -> StepRecord {
+    let (error, mut meta) = failed(&Redactor::default(), failure, &Value::Null);
+    meta.insert("retry_count".to_owned(), retry_count.into());
+    meta.insert("recovered".to_owned(), true.into());
+    StepRecord {
+        seq,
+        name: RESULT_FAILED.to_owned(),
+        ok: false,
+        started_at: at,
+        finished_at: at,
+        duration: Duration::ZERO,
+        tokens: 0,
+        cost_usd: 0.0,
+        error: Some(error),
+        meta: Value::Object(meta),
+    }
+}
+
 /// Error and meta of a step that reports `failure`.
 fn failed(redactor: &Redactor, failure: &Failure, meta: &Value) -> (String, Map<String, Value>) {
     let mut meta = clean_meta(redactor, meta);
@@ -234,7 +256,7 @@ fn log(run: &Run, step: &StepRecord) {
     );
 }
 
-fn line(step: &StepRecord, attempt: i64) -> io::Result<Vec<u8>> {
+pub(super) fn line(step: &StepRecord, attempt: i64) -> io::Result<Vec<u8>> {
     json_file(&Line {
         timestamp: rfc3339(step.finished_at),
         step: &step.name,

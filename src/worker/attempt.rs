@@ -11,13 +11,14 @@ use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::Worker;
 use super::enrolment::check_enrolment;
 use super::gatekeeper::Gate;
 use super::heartbeat::Held;
+use super::outcomes::settle;
 use super::support::Loaded;
 use super::trace::Trace;
 use super::verdict::{Ended, Submission, decide};
-use super::{Worker, settle};
 use crate::automation::{Automation, Context, Meter, OpenIntent, StepLimits};
 use crate::browser::{Denial, DenialKind, TabOptions, UpstreamProxy};
 use crate::failure::{Failure, FailureReason};
@@ -27,7 +28,7 @@ use crate::record::rfc3339;
 use crate::site::{Enrolment, Origin};
 use crate::task::{Lease, Payload, Task, check_url};
 use crate::telemetry::{
-    FinalResult, Run, RunStart, SnapshotKind, finalize_run, init_run, log_failure, log_step, log_step_at,
+    Decided, FinalResult, Run, RunStart, SnapshotKind, finalize_run, init_run, log_failure, log_step, log_step_at,
 };
 
 /// How long each half of the last snapshot may take when the attempt is called off.
@@ -74,36 +75,41 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
     let result = carry_out(worker, &claimed, loaded, &run, &held, &gate).await.map_err(|ended| redacted(&run, ended));
 
     let execution_time = began.elapsed();
-    let failure = result.as_ref().err().map(Ended::failure);
-    match &failure {
-        None => log_step(&run, "result_success", json!({})),
-        Some(failure) => log_failure(&run, "result_failed", failure, json!({})),
-    }
-    let details = result.as_ref().ok().cloned().unwrap_or_default();
+    let mut details = result.as_ref().ok().cloned().unwrap_or_default();
+    let ended = result.as_ref().err().map(Ended::failure);
     let earlier = claimed.open_intent.as_ref().is_some_and(|intent| intent.let_go && !intent.awaits_mail());
     let open = gate.is_open() || (earlier && !gate.answered.load(Ordering::SeqCst));
     let submission = if open { Submission::Open } else { Submission::Settled };
     let outcome = decide(&claimed.task, result, submission, &worker.settings.retry);
     worker.metrics.ended(&claimed.task, outcome.as_ref(), execution_time);
     worker.metrics.steps(&claimed.task, &run.steps());
-    let Some(outcome) = outcome else {
-        run.revoke();
-        tracing::warn!(
-            event = "lease.lost",
-            task_id = lease.task_id.0,
-            attempt = lease.fence.0,
-            "lease lost, attempt abandoned"
-        );
-        return;
+    let Some(mut outcome) = outcome.filter(|_| !run.is_revoked()) else { return abandon(&run, lease) };
+    // What is committed and what is in the files is the same.
+    let failure = match &outcome {
+        Outcome::Dead { failure } => Some(failure.clone()),
+        _ => ended,
     };
+    match &failure {
+        None => log_step(&run, "result_success", json!({})),
+        Some(failure) => log_failure(&run, "result_failed", failure, json!({})),
+    }
     log_outcome(&claimed.task, &outcome, execution_time);
-    let result = FinalResult { completed_at: run.now(), execution_time, failure, details };
+    flag_missing_evidence(&run, &mut details);
+    let decided = Some(decided(&outcome, &worker.identity.incarnation));
+    let result = FinalResult { completed_at: run.now(), execution_time, failure, details: details.clone(), decided };
     let artifacts = finalize_run(&run, result).await;
     fault::point!("attempt.recorded");
+    if run.is_revoked() {
+        return abandon(&run, lease);
+    }
+    if let Outcome::Completed { result } = &mut outcome {
+        flag_missing_evidence(&run, &mut details);
+        *result = Value::Object(details);
+    }
     let steps = held.take_backlog();
     let blocked = matches!(&outcome, Outcome::Retry { failure, .. } | Outcome::Dead { failure } if failure.reason == FailureReason::Blocked);
     let settlement = Settlement { lease, outcome, execution_time, steps, artifacts };
-    if settle(worker, &held, settlement).await == Some(Settled::Fenced) {
+    if settle(worker, settlement).await == Some(Settled::Fenced) {
         run.revoke();
         tracing::warn!(
             event = "lease.lost",
@@ -114,6 +120,38 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
     } else if blocked && worker.settings.stop_after_blocked > 0 {
         worker.stop_if_blocked(&claimed.task).await;
     }
+}
+
+/// The task is somebody else's now: nothing of this attempt is committed or written any more.
+fn abandon(run: &Run, lease: Lease) {
+    run.revoke();
+    tracing::warn!(
+        event = "lease.lost",
+        task_id = lease.task_id.0,
+        attempt = lease.fence.0,
+        "lease lost, attempt abandoned"
+    );
+}
+
+/// A result says so when a part of its record could not be written.
+fn flag_missing_evidence(run: &Run, details: &mut Map<String, Value>) {
+    let errors = run.write_errors().0;
+    if !errors.is_empty() {
+        let errors = errors.iter().map(|error| json!({"part": error.kind, "errno": error.errno, "count": error.count}));
+        details.insert("evidence_missing".to_owned(), errors.collect());
+    }
+}
+
+/// What is about to be settled, for whoever may have to do it in our place.
+fn decided(outcome: &Outcome, process: &str) -> Decided {
+    let (outcome, delay) = match outcome {
+        Outcome::Completed { .. } => ("completed", None),
+        Outcome::Retry { delay, .. } => ("retry", Some(delay.as_secs_f64())),
+        Outcome::Dead { .. } => ("dead", None),
+        Outcome::Cancelled => ("cancelled", None),
+        Outcome::Released { .. } => ("released", None),
+    };
+    Decided { outcome: outcome.to_owned(), delay_seconds: delay, process: process.to_owned() }
 }
 
 /// The site's own words go into rows and log lines as well as into files: without what the task keeps secret.
@@ -231,6 +269,12 @@ async fn carry_out(
         (Err((Ended::Failed(_), panicked)), Some(failure)) => Err((Ended::Failed(failure), panicked)),
         (result, _) => result,
     };
+    if matches!(result, Err((Ended::LeaseLost, _))) {
+        // Before anything else: what its page goes on to do is nobody's any more.
+        let Context { tab, .. } = context;
+        tab.close().await;
+        return Err(Ended::LeaseLost);
+    }
     let denials = context.tab.denials();
     let result = result.map_err(|(ended, panicked)| (because_of(ended, &denials), panicked));
     if !denials.is_empty() {
@@ -244,8 +288,10 @@ async fn carry_out(
             // Somebody waits for the end.
             context.limits.snapshot = LAST_LOOK;
         }
-        if !matches!(ended, Ended::LeaseLost) {
-            context.snapshot(SnapshotKind::Error).await;
+        // The lease can run out here as well.
+        tokio::select! {
+            () = context.snapshot(SnapshotKind::Error) => {}
+            () = held.lease_lost() => {}
         }
     }
     context.charge_rest();

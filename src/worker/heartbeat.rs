@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::outage::Outage;
 use super::verdict::Ended;
 use crate::fault;
 use crate::queue::{Queue, Renewal};
@@ -47,6 +48,13 @@ impl Held {
         let mut stop = self.stop.clone();
         let ended = stop.wait_for(Option::is_some).await;
         ended.ok().and_then(|ended| ended.clone()).unwrap_or(Ended::LeaseLost)
+    }
+
+    /// Waits until the lease is lost, whatever else the attempt was told before.
+    pub(super) async fn lease_lost(&self) {
+        let mut stop = self.stop.clone();
+        // Err: the heartbeat is gone, and nobody renews.
+        let _ = stop.wait_for(|ended| matches!(ended, Some(Ended::LeaseLost))).await;
     }
 
     /// Whether the lease is known to be ours now.
@@ -124,13 +132,14 @@ impl Heartbeat {
     }
 
     /// Renews for ever, reporting each completed round to `progress`. Ends when dropped.
-    pub(super) async fn renew_for_ever(&self, progress: impl Fn()) {
+    pub(super) async fn renew_for_ever(&self, outage: &Outage, progress: impl Fn()) {
         let mut every = tokio::time::interval(self.lease / 3);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             every.tick().await;
-            self.renew_once().await;
-            self.flush_steps().await;
+            if self.renew_once(outage).await {
+                self.flush_steps().await;
+            }
             progress();
         }
     }
@@ -149,19 +158,25 @@ impl Heartbeat {
         }
     }
 
-    async fn renew_once(&self) {
+    /// False: Postgres could not be asked.
+    async fn renew_once(&self, outage: &Outage) -> bool {
         let leases: Vec<Lease> = self.lock().keys().copied().collect();
         if leases.is_empty() {
-            return;
+            return true;
         }
         let sent = Instant::now();
         let renewals = match tokio::time::timeout(self.lease / 3, self.queue.renew(&leases, self.lease)).await {
             Ok(Ok(renewals)) => renewals,
             Ok(Err(error)) => {
-                return tracing::warn!(event = "lease.renewal_failed", error = %error, "leases not renewed");
+                outage.failed("leases are not renewed", error);
+                return false;
             }
-            Err(_) => return tracing::warn!(event = "lease.renewal_failed", error = "no answer", "leases not renewed"),
+            Err(_) => {
+                outage.failed("leases are not renewed", "no answer");
+                return false;
+            }
         };
+        outage.over();
         for (lease, renewal) in renewals {
             match renewal {
                 Renewal::Held => self.extend(lease, sent),
@@ -172,6 +187,7 @@ impl Heartbeat {
                 Renewal::Lost => self.stop(lease, &Ended::LeaseLost),
             }
         }
+        true
     }
 
     async fn flush_steps(&self) {

@@ -1,45 +1,119 @@
 //! Takes back what other workers lost. Every worker has one; none is needed in particular.
+//!
+//! An attempt that had finished and died before its settlement arrived is not taken back but settled, from its own
+//! `final_result.json`, where this worker can see that file. The settlement is fenced like any other: of two that come at
+//! the same time, one does it.
 
 use std::time::Duration;
 
 use chrono::Utc;
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::Worker;
 use super::verdict::Ended;
 use crate::fault;
-use crate::queue::Reaped;
-use crate::telemetry::{LostAttempt, recover_run};
+use crate::queue::{Lapsed, Outcome, QueueError, Reaped, Settled, Settlement, WorkerIdentity};
+use crate::retry::Reconnect;
+use crate::task::Lease;
+use crate::telemetry::{Finished, LostAttempt, Recovered, finished_run, recover_run};
 
 /// Tasks taken back in one round.
 const BATCH: u32 = 100;
+/// After Postgres was away many leases have run out at once, also of workers that live and have outcomes to deliver. They
+/// are given this long to do so. Longer than they wait between two tries.
+const DELIVERY: Duration = Duration::from_secs(8);
 
 /// Takes back expired leases for ever. Ends when dropped.
 pub(super) async fn reap_for_ever(worker: &Worker) {
-    let mut every = tokio::time::interval(interval(worker.settings.lease));
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut waits = Reconnect::new(Duration::from_millis(500), Duration::from_secs(10));
+    let mut was_away = false;
     loop {
-        every.tick().await;
-        // Also here: the connection of a dead process takes a moment to go.
-        reap_previous_life(worker).await;
-        match worker.queue.reap(BATCH).await {
-            Ok(reaped) => mend(worker, reaped).await,
-            Err(error) => tracing::warn!(event = "reaper.failed", error = %error, "expired leases not looked for"),
-        }
+        let wait = match round(worker, &mut was_away).await {
+            Ok(()) => {
+                waits.reset();
+                interval(worker.settings.lease)
+            }
+            Err(error) => {
+                was_away = true;
+                worker.state.outage.failed("expired leases can't be looked for", error);
+                waits.next_wait()
+            }
+        };
+        tokio::time::sleep(wait).await;
     }
+}
+
+async fn round(worker: &Worker, was_away: &mut bool) -> Result<(), QueueError> {
+    if *was_away {
+        worker.queue.now().await?;
+        worker.state.outage.over();
+        *was_away = false;
+        tokio::time::sleep(DELIVERY).await;
+    }
+    // The previous life's as well: the connection of a dead process takes a moment to go.
+    take_back(worker, Some(&worker.identity)).await
 }
 
 /// Takes back at once what an earlier process of this worker's name held when it died.
 pub(super) async fn reap_previous_life(worker: &Worker) {
-    match worker.queue.reap_previous_life(&worker.identity).await {
-        Ok(reaped) => mend(worker, reaped).await,
-        Err(error) => tracing::warn!(event = "reaper.failed", error = %error, "own earlier tasks not looked for"),
+    if let Err(error) = take_back(worker, Some(&worker.identity)).await {
+        worker.state.outage.failed("own earlier tasks can't be looked for", error);
     }
 }
 
 /// A sixth of the lease, so that a lost task restarts within lease and a sixth; at most 5 s.
 fn interval(lease: Duration) -> Duration {
     (lease / 6).clamp(Duration::from_millis(200), Duration::from_secs(5))
+}
+
+async fn take_back(worker: &Worker, earlier: Option<&WorkerIdentity>) -> Result<(), QueueError> {
+    let lapsed = worker.queue.lapsed(BATCH, earlier).await?;
+    let mut lost = Vec::new();
+    for attempt in lapsed {
+        if !adopt(worker, &attempt).await? {
+            lost.push(attempt);
+        }
+    }
+    mend(worker, worker.queue.reap_lapsed(&lost, earlier).await?).await;
+    Ok(())
+}
+
+/// Settles an attempt as its final result says, if it has one; whether it is settled.
+async fn adopt(worker: &Worker, attempt: &Lapsed) -> Result<bool, QueueError> {
+    let lease = attempt.lease;
+    let finished = finished_run(&worker.runs, lease.task_id, lease.fence).await;
+    // A runs directory may have been that of another database, where the same numbers meant something else.
+    let finished = finished.filter(|finished| finished.decided.process == attempt.incarnation);
+    let Some((outcome, finished)) = finished.and_then(|finished| Some((outcome(&finished)?, finished))) else {
+        return Ok(false);
+    };
+    let Finished { execution_time, steps, artifacts, .. } = finished;
+    let settlement = Settlement { lease, outcome, execution_time, steps, artifacts };
+    let settled = worker.queue.settle(std::slice::from_ref(&settlement)).await?;
+    let done = settled.first() == Some(&Settled::Done);
+    if done {
+        tracing::info!(
+            event = "outcome.adopted",
+            task_id = lease.task_id.0,
+            attempt = lease.fence.0,
+            "a worker was lost after it had finished; its result is committed"
+        );
+    }
+    Ok(done)
+}
+
+/// What the attempt was about to settle.
+fn outcome(finished: &Finished) -> Option<Outcome> {
+    let failure = finished.failure.clone();
+    let delay = finished.decided.delay_seconds.unwrap_or_default();
+    Some(match finished.decided.outcome.as_str() {
+        "completed" if failure.is_none() => Outcome::Completed { result: Value::Object(finished.details.clone()) },
+        "retry" => Outcome::Retry { failure: failure?, delay: Duration::try_from_secs_f64(delay).ok()? },
+        "dead" => Outcome::Dead { failure: failure? },
+        "cancelled" => Outcome::Cancelled,
+        "released" => Outcome::Released { failure: failure? },
+        _ => return None,
+    })
 }
 
 async fn mend(worker: &Worker, reaped: Vec<Reaped>) {
@@ -53,6 +127,7 @@ async fn mend(worker: &Worker, reaped: Vec<Reaped>) {
             dead = lost.dead(),
             "a worker was lost with this task"
         );
+        let lease = Lease { task_id: lost.task_id, fence: lost.fence };
         let mut meta = Map::new();
         meta.insert("worker".to_owned(), lost.worker.into());
         let attempt = LostAttempt {
@@ -66,7 +141,12 @@ async fn mend(worker: &Worker, reaped: Vec<Reaped>) {
             meta,
         };
         fault::point!("reaper.recover.before");
-        recover_run(&worker.runs, attempt).await;
+        // What it had done and not sent is on record as well, where its files can be seen.
+        if let Recovered::Written { steps, artifacts } = recover_run(&worker.runs, attempt).await
+            && let Err(error) = worker.queue.complete_lost(lease, &steps, &artifacts).await
+        {
+            worker.state.outage.failed("steps of a lost attempt are not recorded", error);
+        }
         fault::point!("reaper.recover.after");
     }
 }

@@ -96,6 +96,7 @@ pub fn ended(failure: Option<Failure>) -> FinalResult {
         execution_time: Duration::from_millis(45_670),
         failure,
         details: Map::new(),
+        decided: None,
     }
 }
 

@@ -51,6 +51,8 @@ pub async fn carry_through(
         let earlier = std::mem::replace(&mut done, filled.roles.clone());
         let rest = plan.values.iter().any(|(role, value)| !value.is_empty() && !done.contains(role));
         if rest && steps < MOST_STEPS && goes_further(ctx, plan, &filled, &report, &done).await? {
+            // What the next step asks the site while it is filled is no late submission of this one.
+            ctx.tab.unseal();
             continue;
         }
         // The page emptied the fields at the last moment, and the browser did not send them: nothing has left.

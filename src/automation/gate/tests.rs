@@ -64,6 +64,7 @@ fn request(method: &str, resource_type: &str, url: &str, body: impl Into<Vec<u8>
         resource_type: resource_type.into(),
         frame: FrameId("F".into()),
         body: Some(body.into()),
+        unread: false,
         headers: vec![],
     }
 }
@@ -208,4 +209,58 @@ async fn a_lost_lease_keeps_the_request_from_leaving() {
 #[test]
 fn values_that_only_look_alike_when_joined_have_different_fingerprints() {
     assert_ne!(fingerprint(&["ab", "c"]), fingerprint(&["a", "bc"]));
+}
+
+/// Bytes that no text is encoded as.
+fn cipher(length: usize) -> Vec<u8> {
+    (0..length).map(|i| 0x80 | u8::try_from(i * 37 % 128).unwrap()).collect()
+}
+
+fn base64(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[test]
+fn what_a_script_encrypts_for_the_site_is_suspected_and_what_counts_visits_is_not() {
+    let (gate, _) = gate(comment());
+    let judge = |url: &str, body: &[u8]| gate.judge(&request("POST", "Fetch", url, body));
+    let sealed = format!("{{\"payload\":\"{}\"}}", base64(&cipher(120)));
+    let form = form_encoded(&[("data", &base64(&cipher(120)))]);
+    for body in [sealed.as_bytes(), &cipher(80), form.as_bytes(), base64(&cipher(90)).as_bytes()] {
+        assert_eq!(judge("https://blog.example/api/secure", body), Judgement::Suspect);
+        assert_eq!(judge("https://api.blog.example/v1", body), Judgement::Suspect);
+        assert_eq!(judge("https://blog.example/stats/collect", body), Judgement::Pass);
+        assert_eq!(judge("https://elsewhere.example/api", body), Judgement::Pass);
+        assert_eq!(gate.judge(&request("POST", "Ping", "https://blog.example/b", body)), Judgement::Pass);
+    }
+    assert_eq!(
+        judge("https://blog.example/api", b"{\"event\":\"click\",\"target\":\"button.primary\"}"),
+        Judgement::Pass
+    );
+    let known = format!("{{\"user\":\"Ann\",\"token\":\"{}\"}}", base64(&cipher(90)));
+    assert_eq!(judge("https://blog.example/api", known.as_bytes()), Judgement::Pass, "it asks about one value");
+    let told =
+        format!("{{\"token\":\"{}\"}}", base64(b"{\"name\":\"a text that can be read, and is not ours at all\"}"));
+    assert_eq!(judge("https://blog.example/api", told.as_bytes()), Judgement::Pass);
+    let blob = HeldRequest { body: None, unread: true, ..request("POST", "XHR", "https://blog.example/api", "") };
+    assert_eq!(gate.judge(&blob), Judgement::Suspect);
+}
+
+#[test]
+fn values_in_base64_are_the_submission() {
+    let (gate, _) = gate(comment());
+    let inner = serde_json::json!({"name": "Ann", "text": BODY}).to_string();
+    let sealed = format!("{{\"data\":\"{}\"}}", base64(inner.as_bytes()));
+    assert_eq!(gate.judge(&request("POST", "XHR", "https://blog.example/api", sealed)), Judgement::Hold);
+}
+
+#[tokio::test]
+async fn after_an_encrypted_submission_the_same_again_is_refused_and_other_traffic_goes_on() {
+    let (gate, keeper) = gate(comment());
+    let sealed = request("POST", "Fetch", "https://blog.example/api/secure", base64(&cipher(120)));
+    gate.admit(&sealed).await.unwrap();
+    assert_eq!(gate.judge(&sealed), Judgement::Refuse);
+    let other = request("POST", "Fetch", "https://blog.example/api/session", base64(&cipher(120)));
+    assert_eq!(gate.judge(&other), Judgement::Pass);
+    assert_eq!(*keeper.calls.lock().unwrap(), ["commit", "let_go"]);
 }
