@@ -385,17 +385,18 @@ async fn tls_is_checked_against_the_roots_and_the_host() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_box_that_comes_with_its_first_mail_is_waited_for() {
     let Some(server) = Dovecot::start() else { return };
+    let address = "ann@checks.example.org";
     server.make_no_boxes();
     let shared = settings(&server, config::Tls::Implicit);
     let limit = Duration::from_secs(10);
-    let refused = Mailbox::new(&shared).unwrap().check(ADDRESS, limit).await.unwrap_err();
+    let refused = Mailbox::new(&shared).unwrap().check(address, limit).await.unwrap_err();
     assert_eq!(refused.code, "mail.folder", "one box for all must be there");
     let mailbox = Mailbox::new(&config::Mailbox { user: Some("{address}".to_owned()), ..shared }).unwrap();
-    mailbox.check(ADDRESS, limit).await.unwrap();
-    let mut watch = mailbox.watch(ADDRESS, chrono::Utc::now());
+    mailbox.check(address, limit).await.unwrap();
+    let mut watch = mailbox.watch(address, chrono::Utc::now());
     let none = watch.next(tokio::time::Instant::now() + Duration::from_millis(300)).await;
     assert!(none.unwrap().is_none());
-    server.deliver(ADDRESS, &format!("To: {ADDRESS}\r\nSubject: s\r\n\r\nYour code: 4711\r\n"));
+    server.deliver(address, &format!("To: {address}\r\nSubject: s\r\n\r\nYour code: 4711\r\n"));
     let letter = watch.next(tokio::time::Instant::now() + Duration::from_secs(30)).await;
     assert_eq!(letter.unwrap().unwrap().content.code.as_deref(), Some("4711"));
 }
