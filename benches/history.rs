@@ -99,7 +99,7 @@ async fn add(pool: &PgPool, first: i64, last: i64, runs: i64) -> Result<(), sqlx
                 k % 500, (k % 100) / 1e5, reason::failure_reason,
                 CASE WHEN reason IS NOT NULL THEN 'code.' || reason END,
                 CASE WHEN reason IS NOT NULL THEN 'the page did not do what was expected of it: ' || reason END, k % 2
-         FROM (SELECT k, now() - interval '30 days' * (1 - k / $3::float8) AS at, 800 + (k * 7919 % 9973) AS ms,
+         FROM (SELECT k, now() - interval '30 days' * (1 - k / $3::float8) AS at, 800 + (k::bigint * 7919 % 9973) AS ms,
                       CASE WHEN k % 50 = 0 THEN 'cancelled' WHEN k % 5 = 1 THEN 'failed' ELSE 'completed' END AS state,
                       CASE WHEN k % 50 <> 0 AND k % 5 = 1
                           THEN (ARRAY['timeout', 'blocked', 'captcha_present', 'comment_form_not_found', 'unknown'])[k % 3 + 1]
