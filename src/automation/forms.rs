@@ -130,21 +130,25 @@ pub fn best(forms: &[Form], kind: FormKind) -> Option<&Form> {
         .max_by(|a, b| rank(a).total_cmp(&rank(b)).then(known(a).cmp(&known(b))).then(b.index.cmp(&a.index)))
 }
 
-fn understand(page: &Description, index: usize) -> Option<Form> {
-    let facts = &page.forms[index];
+/// Fields and buttons of a form; none where it has no field.
+fn parts(page: &Description, index: usize) -> Option<(Vec<Guess<'_>>, Vec<&ButtonFacts>)> {
     let mut guesses: Vec<Guess<'_>> =
         page.fields.iter().filter(|field| field.form == Some(index)).map(Guess::of).collect();
     if guesses.is_empty() {
         return None;
     }
     clear_common_tabindex(&mut guesses);
-    let buttons: Vec<&ButtonFacts> = page.buttons.iter().filter(|button| button.form == Some(index)).collect();
+    Some((guesses, page.buttons.iter().filter(|button| button.form == Some(index)).collect()))
+}
+
+fn understand(page: &Description, index: usize) -> Option<Form> {
+    let facts = &page.forms[index];
+    let (mut guesses, buttons) = parts(page, index)?;
     let (kind, confidence, reasons) =
         kinds::judge(&FormParts { page, form: facts, fields: guesses.iter().collect(), buttons: buttons.clone() });
     fields::settle(&mut guesses, kind);
     let parts = FormParts { page, form: facts, fields: guesses.iter().collect(), buttons };
-    let submit = kinds::submit_button(&parts, kind).map(|i| {
-        let button = parts.buttons[i];
+    let submit = kinds::submit_button(&parts, kind).map(|button| {
         let text = if button.text.is_empty() { button.label.clone() } else { button.text.clone() };
         Control { selector: button.css.clone(), handle: button.h, text, disabled: button.disabled }
     });

@@ -12,6 +12,11 @@
   const style = el => { let s = styles.get(el); if (!s) styles.set(el, s = getComputedStyle(el)); return s; };
   const ends = (list, max) => list.length <= max ? list : [...list.slice(0, max / 2), ...list.slice(-max / 2)];
   const doc = document.documentElement, body = document.body;
+  const everything = ph.deepQueryAll('*');
+  const order = new Map(everything.map((el, i) => [el, i]));
+  const hosts = everything.filter(el => el.shadowRoot);
+  // The browser's own search is much faster than a walk: the walk is only for pages that have shadow roots.
+  const find = (css, root = document) => hosts.length ? ph.deepQueryAll(css, root) : [...root.querySelectorAll(css)];
   const wide = Math.max(doc.scrollWidth, innerWidth), high = Math.max(doc.scrollHeight, innerHeight);
 
   // The text of an element without what its controls and scripts hold.
@@ -27,7 +32,8 @@
     return clean(text, max);
   };
 
-  const selector = ph.css;
+  const selectors = new Map();
+  const selector = el => { let css = selectors.get(el); if (!css) selectors.set(el, css = ph.css(el)); return css; };
 
   const clippedAway = (s, rect) => {
     if (s.clip && s.clip !== 'auto' && (s.position === 'absolute' || s.position === 'fixed')) {
@@ -116,7 +122,7 @@
   // ---- collect
   // A frame whose document is one editor is a field of this document.
   const editorIn = el => { try { const inside = el.contentDocument; return inside?.body && (inside.designMode === 'on' || inside.body.isContentEditable) ? inside.body : null; } catch { return null; } };
-  const all = ph.deepQueryAll(FIELD + ',iframe').filter(el => {
+  const all = find(FIELD + ',iframe').filter(el => {
     if (el.localName === 'iframe') return editorIn(el) !== null;
     if (el.localName === 'input' && ['hidden', 'submit', 'button', 'image', 'reset'].includes(el.type)) return false;
     if (el.localName !== 'input' && el.localName !== 'textarea' && el.localName !== 'select') {
@@ -126,9 +132,9 @@
     return true;
   });
   const fieldEls = ends(all, MAX.fields);
-  const buttonEls = ends(ph.deepQueryAll(BUTTON).filter(el => !el.matches('[role="textbox"]')), MAX.buttons);
-  const formEls = ph.deepQueryAll('form').slice(0, MAX.forms);
-  const headingEls = ph.deepQueryAll('h1,h2,h3,h4,h5,h6,legend,[role="heading"]').slice(0, MAX.headings);
+  const buttonEls = ends(find(BUTTON).filter(el => !el.matches('[role="textbox"]')), MAX.buttons);
+  const formEls = find('form').slice(0, MAX.forms);
+  const headingEls = find('h1,h2,h3,h4,h5,h6,legend,[role="heading"]').slice(0, MAX.headings);
   const formOf = el => el.form ?? el.closest('form') ?? el.getRootNode()?.host?.closest?.('form') ?? null;
 
   // Fields outside any <form> are grouped by the nearest ancestor that also holds a button.
@@ -153,6 +159,29 @@
     for (const [field, of] of groupOf) if (of === group) groupOf.set(field, outer);
     groups.splice(groups.indexOf(group), 1);
   }
+  // A form without <form> may have a button at each field (show the password, clear it): groups of one field that stand
+  // next to each other, with no form between them, are one form.
+  const fieldsOf = group => [...groupOf].filter(([, of]) => of === group).length;
+  const searches = group => group.matches('[role="search"]') || group.querySelector('input[type="search" i],[role="search"]') !== null;
+  const nearest = (group, others) => {
+    for (let node = up(group), depth = 0; node && node !== body && depth < 4; node = up(node), depth++) {
+      const beside = others.filter(other => other !== group && holds(node, other));
+      if (beside.length) return node.localName === 'main' || formEls.some(form => holds(node, form)) ? null : { node, beside };
+    }
+    return null;
+  };
+  for (let joined = groups.length > 1 && groups.length < 40; joined;) {
+    joined = false;
+    for (const group of groups) {
+      const near = fieldsOf(group) === 1 && !searches(group) && nearest(group, groups);
+      if (!near || near.beside.some(searches) || near.beside.some(other => fieldsOf(other) > 12)) continue;
+      for (const [field, of] of groupOf) if (of === group || near.beside.includes(of)) groupOf.set(field, near.node);
+      for (const other of [group, ...near.beside]) groups.splice(groups.indexOf(other), 1);
+      groups.push(near.node);
+      joined = true;
+      break;
+    }
+  }
   const containers = [...formEls, ...groups];
   const indexOf = new Map(containers.map((el, i) => [el, i]));
   const ownerOf = el => {
@@ -162,8 +191,6 @@
     for (let i = containers.length - 1; i >= formEls.length; i--) if (holds(containers[i], el)) return i;
     return null;
   };
-  const order = new Map();
-  ph.deepQueryAll('*').forEach((el, i) => order.set(el, i));
 
   const buttonText = el => clean(el.value && el.localName === 'input' ? el.value : (el.innerText || ownText(el, 120)), 120);
   const button = el => ({
@@ -209,7 +236,7 @@
     };
   });
 
-  const iframes = ph.deepQueryAll('iframe,frame').slice(0, MAX.iframes).map(el => ({
+  const iframes = find('iframe,frame').slice(0, MAX.iframes).map(el => ({
     h: ph.keep(el), css: selector(el), src: clean(el.getAttribute('src') || el.dataset?.src || '', 400), title: attr(el, 'title'), name: attr(el, 'name'), id: clean(el.id, 120), class: attr(el, 'class', 200),
     ancestry: ancestry(el), box: box(el), hidden: hiddenBy(el, null).filter(why => why !== 'tabindex'), srcdoc: el.hasAttribute('srcdoc'), sandbox: el.getAttribute('sandbox'),
   }));
@@ -217,7 +244,7 @@
   const captchas = [];
   for (const { kind, css } of signs.captchas ?? []) {
     let found = [];
-    try { found = ph.deepQueryAll(css); } catch { continue; }
+    try { found = find(css); } catch { continue; }
     for (const el of found.slice(0, 4)) captchas.push({ kind, css: selector(el), at: order.get(el) ?? 0, form: ownerOf(el), tag: el.localName, shown: el.localName !== 'script' && shown(el) });
   }
 
@@ -244,29 +271,29 @@
     const found = hit && layer(hit);
     if (found) over.set(found, (over.get(found) ?? 0) + 1);
   }
-  for (const el of ph.deepQueryAll('dialog[open],[aria-modal="true"],[role="dialog"],[role="alertdialog"]')) if (shown(el) && ![...over.keys()].some(other => other === el || holds(other, el) || holds(el, other))) over.set(el, 0);
+  for (const el of find('dialog[open],[aria-modal="true"],[role="dialog"],[role="alertdialog"]')) if (shown(el) && ![...over.keys()].some(other => other === el || holds(other, el) || holds(el, other))) over.set(el, 0);
   const overlays = [...over].sort((a, b) => b[1] - a[1]).slice(0, MAX.overlays).map(([el, hits]) => {
     const root = el.shadowRoot ?? el;
-    const within = [...new Set([...ph.deepQueryAll(BUTTON + ',a[href]', root), ...(el.matches(BUTTON) ? [el] : [])])];
+    const within = [...new Set([...find(BUTTON + ',a[href]', root), ...(el.matches(BUTTON) ? [el] : [])])];
     const s = style(el);
     return {
       h: ph.keep(el), css: selector(el), tag: el.localName, id: clean(el.id, 120), class: attr(el, 'class', 200), role: attr(el, 'role', 30) || (el.querySelector('[role="dialog"],[role="alertdialog"],[aria-modal="true"]') ? 'dialog' : ''),
       names: clean([...el.querySelectorAll('[id],[class]')].slice(0, 12).map(inner => `${inner.id} ${inner.getAttribute('class') ?? ''}`).join(' '), 400),
       label: clean(el.getAttribute('aria-label') ?? '', 120), text: clean(el.shadowRoot ? ownText({ nodeType: 1, tagName: 'X', firstChild: el.shadowRoot.firstChild }, 600) : (el.innerText || ''), 600), position: s.position, z: parseInt(s.zIndex, 10) || 0, share: hits / (GRID * GRID), box: box(el),
       modal: el.localName === 'dialog' || el.getAttribute('aria-modal') === 'true' || !!el.querySelector('[aria-modal="true"]'),
-      forms: containers.map((container, i) => holds(el, container) ? i : -1).filter(i => i >= 0), fields: ph.deepQueryAll(FIELD, root).filter(shown).length, textareas: ph.deepQueryAll('textarea', root).filter(shown).length, navigation: el.localName === 'header' || el.localName === 'nav' || !!el.querySelector('nav'),
+      forms: containers.map((container, i) => holds(el, container) ? i : -1).filter(i => i >= 0), fields: find(FIELD, root).filter(shown).length, textareas: find('textarea', root).filter(shown).length, navigation: el.localName === 'header' || el.localName === 'nav' || !!el.querySelector('nav'),
       iframe: el.localName === 'iframe' || !!el.querySelector('iframe'),
       buttons: within.filter(shown).slice(0, 24).map(button),
     };
   });
 
   const NOTICE = '[role="alert"],[role="status"],[aria-live],output,.error,.errors,.errorlist,.alert,.notice,.message,.messages,.warning,.success,.info,[class*="error" i],[class*="message" i],[class*="notice" i],[class*="success" i],[class*="alert" i],[class*="moderat" i],[class*="awaiting" i],[class*="feedback" i],[class*="invalid" i],[id*="error" i],[id*="message" i],[id*="notice" i],[id*="msg" i]';
-  const noticeEls = ph.deepQueryAll(NOTICE).filter(el => !el.matches('input,textarea,select,form,body,html,option,label') && !el.querySelector('form,textarea') && shown(el));
+  const noticeEls = find(NOTICE).filter(el => !el.matches('input,textarea,select,form,body,html,option,label') && !el.querySelector('form,textarea') && shown(el));
   const notices = noticeEls.map(el => ({ text: clean(el.innerText, 400), words: clean(`${attr(el, 'role')} ${attr(el, 'class')} ${el.id}`, 160), at: order.get(el) ?? 0 })).filter(notice => notice.text.length > 2).slice(0, MAX.notices);
   const invalid = fieldEls.filter(el => el.willValidate && !el.validity?.valid && shown(el)).slice(0, 20).map(el => ({ css: selector(el), message: clean(el.validationMessage, 200) }));
 
   let text = String(body?.innerText ?? '');
-  for (const host of ph.deepQueryAll('*')) if (host.shadowRoot && text.length < MAX.text * 4) text += '\n' + ownText({ nodeType: 1, tagName: 'X', firstChild: host.shadowRoot.firstChild }, 4000);
+  for (const host of hosts) if (text.length < MAX.text * 4) text += '\n' + ownText({ nodeType: 1, tagName: 'X', firstChild: host.shadowRoot.firstChild }, 4000);
   const length = text.length;
   if (length > MAX.text) text = text.slice(0, MAX.text / 2) + '\n…\n' + text.slice(-MAX.text / 2);
   const meta = name => clean(document.querySelector(`meta[name="${name}" i],meta[property="${name}" i]`)?.content, 200);

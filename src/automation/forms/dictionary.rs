@@ -72,7 +72,15 @@ pub struct Words {
 pub fn normalise(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push(' ');
+    let mut unspaced = false;
     for c in text.nfkd() {
+        // `您的Email地址` has three words.
+        if c.is_alphanumeric() && is_unspaced(c) != unspaced {
+            unspaced = !unspaced;
+            if !out.ends_with(' ') {
+                out.push(' ');
+            }
+        }
         if c.is_alphanumeric() || matches!(c, '×' | '✕' | '✖' | '%') {
             out.extend(c.to_lowercase());
         } else if !is_mark(c) && !out.ends_with(' ') {

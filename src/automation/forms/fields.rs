@@ -122,7 +122,7 @@ impl Role {
         use Role as R;
         match (facts.tag.as_str(), facts.kind.as_str()) {
             ("textarea" | "editable", _) => matches!(self, R::Body | R::Address | R::Honeypot | R::Captcha),
-            ("select", _) => matches!(self, R::Country | R::Birthdate | R::Address | R::Phone | R::Other),
+            ("select", _) => matches!(self, R::Country | R::Birthdate | R::Address | R::Other),
             (_, "checkbox") => matches!(self, R::Consent | R::NewsletterOptIn | R::Honeypot),
             (_, "radio" | "file" | "range" | "color" | "search") => false,
             (_, "password") => {
@@ -131,7 +131,17 @@ impl Role {
             (_, "email") => matches!(self, R::Email | R::EmailConfirm | R::Username | R::Honeypot),
             (_, "url") => matches!(self, R::Website | R::Honeypot),
             (_, "tel") => {
-                matches!(self, R::Phone | R::OneTimeCode | R::PostalCode | R::Honeypot | R::Captcha | R::Other)
+                matches!(
+                    self,
+                    R::Phone
+                        | R::OneTimeCode
+                        | R::PostalCode
+                        | R::Birthdate
+                        | R::Username
+                        | R::Honeypot
+                        | R::Captcha
+                        | R::Other
+                )
             }
             (_, "number") => {
                 matches!(
@@ -140,7 +150,8 @@ impl Role {
                 )
             }
             (_, "date" | "month") => matches!(self, R::Birthdate),
-            _ => !matches!(self, R::Consent | R::NewsletterOptIn),
+            // What shows as it is typed is no password, whatever is said around it.
+            _ => !matches!(self, R::Consent | R::NewsletterOptIn | R::Password | R::PasswordConfirm),
         }
     }
 }
@@ -166,7 +177,10 @@ impl<'a> Guess<'a> {
         let threshold = Weights::standard().source("threshold");
         let (mut role, score) = best.filter(|(_, score)| *score >= threshold).unwrap_or((Role::Other, 0.0));
         let seen = !hidden(facts);
-        if !seen && (by_trick(facts) || scores.get(&Role::Honeypot).is_some_and(|score| *score > 0.0)) {
+        let called_a_trap = scores.get(&Role::Honeypot).is_some_and(|score| *score > 0.0);
+        // A password out of sight waits for the next step: traps ask for what robots like to give.
+        let later = declared(facts) || facts.kind == "password";
+        if !seen && (called_a_trap || (by_trick(facts) && !later)) {
             role = Role::Honeypot;
         }
         let usable = seen && !facts.disabled && !facts.readonly && role != Role::Honeypot;
@@ -190,10 +204,19 @@ impl<'a> Guess<'a> {
     }
 }
 
-/// Whether a person can't see the field. A box to tick that is drawn by its label counts as seen.
+/// Whether the site tells the browser what to fill in. A trap that does would catch the people whose browser obeys.
+fn declared(facts: &FieldFacts) -> bool {
+    let known = &Weights::standard().autocomplete;
+    facts.autocomplete.split_whitespace().any(|token| known.contains_key(token))
+}
+
+/// Whether a person can't see the field. A box to tick that is drawn by its label counts as seen, and so does what is only
+/// out of the tab order but has a purpose of its own: a list that a script dresses up, a field the browser may fill.
 fn hidden(facts: &FieldFacts) -> bool {
     let drawn_by_label = matches!(facts.kind.as_str(), "checkbox" | "radio") && facts.label_shown;
+    let purpose = facts.tag == "select" || declared(facts);
     facts.hidden.iter().any(|why| match why.as_str() {
+        "tabindex" if facts.hidden.len() == 1 => !purpose,
         "tiny" | "transparent" | "clipped" | "off_screen" => !drawn_by_label,
         _ => true,
     })
@@ -214,8 +237,9 @@ fn weigh(facts: &FieldFacts) -> (BTreeMap<Role, f64>, Vec<String>) {
     let weights = Weights::standard();
     let mut scores: BTreeMap<Role, f64> = BTreeMap::new();
     let mut reasons = Vec::new();
+    let autocomplete = weights.source("autocomplete");
     let mut add = |role: Role, weight: f64, why: String| {
-        if weight > 0.0 && role.fits(facts) {
+        if weight > 0.0 && (role.fits(facts) || (facts.tag == "input" && weight >= autocomplete)) {
             *scores.entry(role).or_default() += weight;
             reasons.push(format!("{why} → {} {weight:+.1}", role.as_str()));
         }
@@ -223,7 +247,7 @@ fn weigh(facts: &FieldFacts) -> (BTreeMap<Role, f64>, Vec<String>) {
 
     for token in facts.autocomplete.split_whitespace() {
         if let Some(role) = weights.autocomplete.get(token) {
-            add(*role, weights.source("autocomplete"), format!("autocomplete {token}"));
+            add(*role, autocomplete, format!("autocomplete {token}"));
         }
     }
     let typed = match facts.kind.as_str() {
@@ -234,7 +258,9 @@ fn weigh(facts: &FieldFacts) -> (BTreeMap<Role, f64>, Vec<String>) {
         _ => None,
     };
     if let (Some(role), "input") = (typed, facts.tag.as_str()) {
-        add(role, weights.source("type"), format!("type {}", facts.kind));
+        // Sites take the type of telephone numbers for the digits on the keyboard, too.
+        let source = if role == Role::Phone { "type_tel" } else { "type" };
+        add(role, weights.source(source), format!("type {}", facts.kind));
     }
     if facts.inputmode == "email" {
         add(Role::Email, weights.source("type") / 2.0, "inputmode email".to_owned());
@@ -244,6 +270,7 @@ fn weigh(facts: &FieldFacts) -> (BTreeMap<Role, f64>, Vec<String>) {
     }
 
     let dictionary = Dictionary::standard();
+    let line = facts.tag == "input";
     for (source, identifier) in
         [("name", &facts.name), ("id", &facts.id), ("class", &facts.class), ("data", &facts.data)]
     {
@@ -251,6 +278,10 @@ fn weigh(facts: &FieldFacts) -> (BTreeMap<Role, f64>, Vec<String>) {
         let found = Role::SPOKEN.map(|role| (role, dictionary.in_name(&format!("role.{}", role.as_str()), &words)));
         let longest = found.iter().map(|(_, (letters, _))| *letters).max().unwrap_or(0);
         for (role, (letters, whole)) in found.into_iter().filter(|(_, (letters, _))| *letters > 0) {
+            // `text`, `content` and the like stand in the names of all sorts of fields.
+            if line && role == Role::Body {
+                continue;
+            }
             let weight = if whole { weights.source(source) } else { weights.source(&format!("{source}_inside")) };
             add(role, weight * (letters as f64 / longest as f64).powi(2), format!("{source} `{identifier}`"));
         }
@@ -280,7 +311,8 @@ fn weigh(facts: &FieldFacts) -> (BTreeMap<Role, f64>, Vec<String>) {
 pub(super) fn asks_a_sum(text: &str) -> bool {
     static SUM: std::sync::LazyLock<regex::Regex> = std::sync::LazyLock::new(|| {
         regex::Regex::new(
-            r"(?i)\b\d{1,3}\s*(?:[+\-−–*×x÷]|plus|minus|times|mal|fois|más|più|mais|плюс|минус)\s*\d{1,3}\s*(?:=|\?|$)",
+            // `2-6` alone is a range, not a sum.
+            r"(?i)\b\d{1,3}\s*(?:[+*×x÷]|plus|minus|times|mal|fois|más|più|mais|плюс|минус)\s*\d{1,3}\s*(?:=|\?|$)|\b\d{1,3}\s*[\-−–]\s*\d{1,3}\s*[=?]",
         )
         .expect("valid")
     });
@@ -289,6 +321,9 @@ pub(super) fn asks_a_sum(text: &str) -> bool {
 
 /// Settles the roles of a form's fields among themselves, now that its kind is known.
 pub(super) fn settle(fields: &mut [Guess<'_>], kind: FormKind) {
+    one_digit_each(fields);
+    card_codes(fields);
+    parts_of_a_date(fields);
     let alone = |fields: &[Guess<'_>], role: Role| !fields.iter().any(|f| f.usable && f.role == role);
     match kind {
         FormKind::Comment | FormKind::Contact => {
@@ -303,16 +338,24 @@ pub(super) fn settle(fields: &mut [Guess<'_>], kind: FormKind) {
             }
         }
         FormKind::Signup | FormKind::Other => {
+            // Whatever the browser is told to keep it as: the new account's address.
+            if alone(fields, Role::Email)
+                && let Some(field) =
+                    fields.iter_mut().find(|f| f.usable && f.role == Role::Username && f.facts.kind == "email")
+            {
+                field.role = Role::Email;
+            }
             let new_name = if alone(fields, Role::FullName) { Role::FullName } else { Role::Username };
             for field in fields.iter_mut().filter(|f| f.role == Role::Author) {
-                field.role = if field.scores.get(&Role::Username).is_some_and(|s| *s > field.score * 0.6) {
-                    Role::Username
-                } else {
-                    new_name
-                };
+                // `name` alone says little: what else is said decides.
+                let says = |role: &Role| field.scores.get(role).copied().unwrap_or(0.0);
+                let other = [Role::Username, Role::FirstName, Role::LastName];
+                let best = other.into_iter().max_by(|a, b| says(a).total_cmp(&says(b)));
+                field.role = best.filter(|role| says(role) > field.score * 0.5).unwrap_or(new_name);
             }
         }
         FormKind::Login => {
+            name_before_password(fields);
             for field in fields.iter_mut().filter(|f| f.role == Role::Author) {
                 field.role = Role::Username;
             }
@@ -325,10 +368,97 @@ pub(super) fn settle(fields: &mut [Guess<'_>], kind: FormKind) {
         }
         FormKind::Newsletter | FormKind::Search => {}
     }
+    if !matches!(kind, FormKind::Other | FormKind::Contact) {
+        mail_addresses(fields);
+    }
     twice(fields, Role::Password, Role::PasswordConfirm);
     twice(fields, Role::Email, Role::EmailConfirm);
     keep_best(fields);
     unmask(fields);
+}
+
+/// Of a log-in's lines the one before the password is the name one logs in with, whatever the site calls it.
+fn name_before_password(fields: &mut [Guess<'_>]) {
+    let known = |f: &Guess<'_>| matches!(f.role, Role::Username | Role::Email);
+    let line = |f: &Guess<'_>| {
+        f.usable
+            && f.facts.tag == "input"
+            && matches!(f.facts.kind.as_str(), "text" | "tel" | "number" | "search" | "email" | "")
+    };
+    let Some(password) = fields.iter().position(|f| f.usable && f.role == Role::Password) else { return };
+    if fields.iter().any(|f| f.usable && known(f)) {
+        return;
+    }
+    let optional = |f: &Guess<'_>| f.says("sign.optional");
+    if let Some(field) = fields[..password].iter_mut().rev().find(|f| line(f) && !optional(f)) {
+        let told = matches!(field.role, Role::Captcha | Role::OneTimeCode);
+        if !told {
+            field.role = Role::Username;
+        }
+    }
+}
+
+/// `Address` alone, on a field that is named for mail: no street.
+fn mail_addresses(fields: &mut [Guess<'_>]) {
+    for field in fields.iter_mut().filter(|f| f.role == Role::Address) {
+        let score = |role: Role| field.scores.get(&role).copied().unwrap_or(0.0);
+        if score(Role::Email) > field.score * 0.4 {
+            field.role = Role::Email;
+        }
+    }
+}
+
+/// Four or more lines of one character each, side by side, are one code.
+fn one_digit_each(fields: &mut [Guess<'_>]) {
+    let digit = |f: &Guess<'_>| {
+        let named = f.scores.contains_key(&Role::OneTimeCode) && f.facts.kind != "password";
+        f.usable && f.facts.tag == "input" && (f.facts.max == Some(1) || named)
+    };
+    if fields.iter().filter(|f| digit(f)).count() >= 4 {
+        for field in fields.iter_mut().filter(|f| digit(f)) {
+            field.role = Role::OneTimeCode;
+        }
+    }
+}
+
+/// Beside a card's number the security code is the card's.
+fn card_codes(fields: &mut [Guess<'_>]) {
+    let dictionary = Dictionary::standard();
+    let card = fields.iter().any(|f| {
+        f.facts.autocomplete.contains("cc-")
+            || dictionary.names("sign.card", &f.facts.name)
+            || dictionary.names("sign.card", &f.facts.id)
+            || f.says("sign.card")
+    });
+    for field in fields.iter_mut().filter(|f| card && f.role == Role::OneTimeCode) {
+        field.role = Role::Other;
+    }
+}
+
+/// Lists of days, months and years without a name: two or more of them in a form are a date.
+fn parts_of_a_date(fields: &mut [Guess<'_>]) {
+    let part = |f: &Guess<'_>| {
+        let numbers: Vec<u32> = f.facts.options.iter().filter_map(|option| option.trim().parse().ok()).collect();
+        let years = numbers.iter().filter(|n| (1900..2100).contains(*n)).count();
+        let days = (31..=32).contains(&f.facts.option_count) && numbers.len() >= 8;
+        let months = (12..=13).contains(&f.facts.option_count);
+        match f.facts.tag.as_str() {
+            "select" if years >= 8 && f.facts.option_count >= 50 => 3,
+            "select" if days => 2,
+            "select" if months => 1,
+            _ => 0,
+        }
+    };
+    let found: Vec<u8> = fields.iter().map(part).collect();
+    let has = |what: u8| found.contains(&what);
+    // A card has a month and few years.
+    if has(3) && (has(1) || has(2)) {
+        for (field, part) in fields.iter_mut().zip(found) {
+            if part > 0 && field.role == Role::Other {
+                field.role = Role::Birthdate;
+            }
+        }
+    }
 }
 
 /// Of several text areas that a person sees, the one with most speaking for it holds the text.
@@ -364,7 +494,7 @@ fn twice(fields: &mut [Guess<'_>], first: Role, second: Role) {
 
 /// A role that only one field can have goes to the one with most speaking for it.
 fn keep_best(fields: &mut [Guess<'_>]) {
-    for role in [Role::Author, Role::Website, Role::Username, Role::FullName, Role::FirstName, Role::LastName] {
+    for role in [Role::Author, Role::Website, Role::Username] {
         let mut same: Vec<usize> = (0..fields.len()).filter(|&i| fields[i].usable && fields[i].role == role).collect();
         same.sort_by(|&a, &b| fields[b].score.total_cmp(&fields[a].score).then(a.cmp(&b)));
         for &i in same.iter().skip(1) {
@@ -376,7 +506,11 @@ fn keep_best(fields: &mut [Guess<'_>]) {
 /// A field that is not rendered and asks for what another asks for in sight of all is a trap, not a later step.
 fn unmask(fields: &mut [Guess<'_>]) {
     let asked: Vec<Role> = fields.iter().filter(|f| f.usable).map(|f| f.role).collect();
-    for field in fields.iter_mut().filter(|f| !f.seen) {
+    // Long forms have steps and variants.
+    if fields.iter().filter(|f| f.facts.kind != "checkbox").count() > 12 {
+        return;
+    }
+    for field in fields.iter_mut().filter(|f| !f.seen && !declared(f.facts)) {
         if field.role != Role::Other && asked.contains(&field.role) {
             field.role = Role::Honeypot;
         }

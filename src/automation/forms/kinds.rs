@@ -54,8 +54,30 @@ impl FormKind {
 pub(super) struct Weights {
     pub source: BTreeMap<String, f64>,
     pub autocomplete: BTreeMap<String, Role>,
-    kind: BTreeMap<FormKind, BTreeMap<String, f64>>,
+    kind: KindWeights,
     submit: BTreeMap<String, f64>,
+}
+
+/// What is true of a form, by name, and how much of it.
+type Evidence = BTreeMap<String, f64>;
+
+/// For each kind how much each piece of evidence speaks for it: the logit is the sum over what is true, and `bias`.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+struct KindWeights(BTreeMap<FormKind, BTreeMap<String, f64>>);
+
+impl KindWeights {
+    /// The probability of each kind, in the order of [`FormKind::ALL`].
+    fn judge(&self, evidence: &Evidence) -> [(FormKind, f64); 7] {
+        let logits = FormKind::ALL.map(|kind| {
+            let Some(table) = self.0.get(&kind) else { return (kind, 0.0) };
+            let known = evidence.iter().filter_map(|(name, value)| Some(table.get(name)? * value));
+            (kind, known.sum::<f64>() + table.get("bias").copied().unwrap_or(0.0))
+        });
+        let most = logits.iter().map(|(_, logit)| *logit).fold(f64::MIN, f64::max);
+        let total: f64 = logits.iter().map(|(_, logit)| (logit - most).exp()).sum();
+        logits.map(|(kind, logit)| (kind, (logit - most).exp() / total))
+    }
 }
 
 impl Weights {
@@ -85,77 +107,85 @@ pub(super) struct FormParts<'a> {
 
 /// The kind of a form, how sure (0 to 1), and the evidence with its weight, heaviest first.
 pub(super) fn judge(parts: &FormParts<'_>) -> (FormKind, f64, Vec<String>) {
-    let weights = Weights::standard();
+    let weights = &Weights::standard().kind;
     let evidence = gather(parts);
-    let logit = |kind: FormKind| {
-        weights.kind.get(&kind).map_or(0.0, |table| {
-            let sum: f64 =
-                evidence.keys().filter_map(|name| table.get(name.as_str()).map(|w| w * evidence[name])).sum();
-            sum + table.get("bias").copied().unwrap_or(0.0)
-        })
-    };
-    let logits: Vec<(FormKind, f64)> = FormKind::ALL.into_iter().map(|kind| (kind, logit(kind))).collect();
-    let total: f64 = logits.iter().map(|(_, value)| value.exp()).sum();
-    let (kind, best) = logits.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).expect("there are seven kinds");
-    let table = &weights.kind[&kind];
+    let judged = weights.judge(&evidence);
+    let (kind, sure) = judged.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).expect("there are seven kinds");
+    let table = &weights.0[&kind];
     let mut reasons: Vec<(f64, &String)> =
         evidence.keys().filter_map(|name| table.get(name).map(|weight| (weight * evidence[name], name))).collect();
     reasons.sort_by(|a, b| b.0.abs().total_cmp(&a.0.abs()));
     let reasons = reasons.into_iter().take(8).map(|(weight, name)| format!("{name} {weight:+.1}")).collect();
-    (kind, best.exp() / total, reasons)
+    (kind, sure, reasons)
 }
 
-/// Which button sends the form: the index into its buttons.
-pub(super) fn submit_button(parts: &FormParts<'_>, kind: FormKind) -> Option<usize> {
-    let (weights, dictionary) = (Weights::standard(), Dictionary::standard());
-    let last_field = parts.fields.iter().filter(|f| f.usable).map(|f| f.facts.at).max();
-    let own = format!("kind.{}", kind.as_str());
-    let score = |position: usize, button: &ButtonFacts| {
-        let text = if button.text.is_empty() { &button.label } else { &button.text };
-        let mut score = 0.0;
-        if button.kind == "submit" {
-            score += weights.submit("type_submit");
-        } else if button.kind == "image" {
-            score += weights.submit("type_image");
-        }
-        if dictionary.says_mostly(&own, text) || dictionary.names(&own, &button.id) {
-            score += weights.submit("own_kind");
-        }
-        if dictionary.says_mostly("sign.submit", text) {
-            score += weights.submit("submit_word");
-        }
-        let says_no = dictionary.says_mostly("sign.not_submit", text)
-            && !(kind == FormKind::Login && dictionary.says_mostly("kind.login", text));
-        if says_no || button.kind == "reset" {
-            score += weights.submit("not_submit_word");
-        }
-        if dictionary.names("sign.not_submit", &format!("{} {} {}", button.id, button.name, button.class)) {
-            score += weights.submit("not_submit_name");
-        }
-        if last_field.is_some_and(|at| button.at > at) {
-            score += weights.submit("after_last_field") + weights.submit("per_button_after") * position as f64;
-        }
-        if button.tag == "a" {
-            score += weights.submit("link");
-        }
-        if !button.hidden.is_empty() {
-            score += weights.submit("hidden");
-        }
-        score
+/// Which button sends the form. One outside of it only where none inside will do: sites without `<form>`, or with one that
+/// ends too early, put it right after.
+pub(super) fn submit_button<'a>(parts: &FormParts<'a>, kind: FormKind) -> Option<&'a ButtonFacts> {
+    let weights = Weights::standard();
+    let best = |buttons: &[&'a ButtonFacts]| {
+        let scored = buttons.iter().enumerate().map(|(i, button)| (i, score(parts, kind, i, button)));
+        scored.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0))).map(|(i, score)| (buttons[i], score))
     };
-    let scored = parts.buttons.iter().enumerate().map(|(i, button)| (i, score(i, button)));
-    let best = scored.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)))?;
-    (best.1 > weights.submit("threshold")).then_some(best.0)
+    let inside = best(&parts.buttons);
+    let good_enough = inside.is_some_and(|(_, score)| score >= weights.submit("good_enough"));
+    if !good_enough && let Some((button, score)) = best(&following(parts)) {
+        let better = inside.is_none_or(|(_, inside)| score > inside);
+        if better && score >= weights.submit("outside_threshold") {
+            return Some(button);
+        }
+    }
+    inside.filter(|(_, score)| *score > weights.submit("threshold")).map(|(button, _)| button)
 }
 
-fn gather(parts: &FormParts<'_>) -> BTreeMap<String, f64> {
-    let mut evidence: BTreeMap<String, f64> = BTreeMap::new();
+/// Buttons of no form between this one's last field and the next form.
+fn following<'a>(parts: &FormParts<'a>) -> Vec<&'a ButtonFacts> {
+    let Some(last) = parts.fields.iter().map(|f| f.facts.at).max() else { return Vec::new() };
+    let next = parts.page.fields.iter().filter(|f| f.at > last).map(|f| f.at).min().unwrap_or(u32::MAX);
+    let loose = parts.page.buttons.iter().filter(|b| b.form.is_none() && b.at > last && b.at < next);
+    loose.take(12).collect()
+}
+
+fn score(parts: &FormParts<'_>, kind: FormKind, position: usize, button: &ButtonFacts) -> f64 {
+    let (weights, dictionary) = (Weights::standard(), Dictionary::standard());
+    let own = format!("kind.{}", kind.as_str());
+    let text = if button.text.is_empty() { &button.label } else { &button.text };
+    let names = format!("{} {} {}", button.id, button.name, button.class);
+    let last_field = parts.fields.iter().filter(|f| f.usable).map(|f| f.facts.at).max();
+    let mut score = 0.0;
+    let mut add = |name: &str, holds: bool| {
+        if holds {
+            score += weights.submit(name);
+        }
+    };
+    add("type_submit", button.kind == "submit");
+    add("type_image", button.kind == "image");
+    let says_own = dictionary.says_mostly(&own, text);
+    add("own_kind", says_own || dictionary.names(&own, &button.id));
+    add("submit_word", dictionary.says_mostly("sign.submit", text));
+    add("submit_name", dictionary.names("sign.submit", &names));
+    let says_no = dictionary.says_mostly("sign.not_submit", text) && !(kind == FormKind::Login && says_own);
+    add("not_submit_word", says_no || button.kind == "reset");
+    add("not_submit_name", dictionary.names("sign.not_submit", &names));
+    let after = last_field.is_some_and(|at| button.at > at);
+    add("after_last_field", after);
+    add("link", button.tag == "a");
+    add("other_element", !matches!(button.tag.as_str(), "a" | "button" | "input"));
+    add("no_text", text.is_empty() && button.kind != "image");
+    add("long_text", Words::of_text(text).count() > 5);
+    add("forgot", dictionary.says("sign.forgot", text));
+    add("hidden", !button.hidden.is_empty());
+    score + if after { weights.submit("per_button_after") * position as f64 } else { 0.0 }
+}
+
+fn gather(parts: &FormParts<'_>) -> Evidence {
+    let mut evidence = Evidence::new();
     fields_evidence(parts, &mut evidence);
     words_evidence(parts, &mut evidence);
     evidence
 }
 
-fn fields_evidence(parts: &FormParts<'_>, evidence: &mut BTreeMap<String, f64>) {
+fn fields_evidence(parts: &FormParts<'_>, evidence: &mut Evidence) {
     let dictionary = Dictionary::standard();
     let mut note = |name: &str, holds: bool| {
         if holds {
@@ -222,7 +252,7 @@ fn fields_evidence(parts: &FormParts<'_>, evidence: &mut BTreeMap<String, f64>) 
     );
 }
 
-fn words_evidence(parts: &FormParts<'_>, evidence: &mut BTreeMap<String, f64>) {
+fn words_evidence(parts: &FormParts<'_>, evidence: &mut Evidence) {
     let (dictionary, form, page) = (Dictionary::standard(), parts.form, parts.page);
     let identity = format!("{} {} {} {} {}", form.id, form.name, form.class, form.aria, path_of(&form.action));
     let identity = Words::of_identifier(&identity);
@@ -273,7 +303,27 @@ fn words_evidence(parts: &FormParts<'_>, evidence: &mut BTreeMap<String, f64>) {
             evidence.insert(name.to_owned(), 1.0);
         }
     };
-    note("text:check_mail", dictionary.in_text("sign.check_mail", &text) > 0);
+    let says = |meaning: &str, words: &Words| dictionary.in_text(meaning, words) > 0;
+    note("text:check_mail", says("sign.check_mail", &text));
+    // A page with few forms is about them.
+    let about = page.forms.len() <= 4;
+    let around: String = page.text.chars().take(3000).collect();
+    let around = Words::of_text(if about { &around } else { "" });
+    for meaning in ["have_account", "no_account", "forgot", "change_password"] {
+        let name = format!("sign.{meaning}");
+        let here = says(&name, &text) || buttons.iter().any(|(words, _)| says(&name, words));
+        note(&format!("text:{meaning}"), here);
+        note(&format!("page:{meaning}"), !here && says(&name, &around));
+    }
+    let top: Vec<Words> = page.headings.iter().take(6).map(|heading| Words::of_text(&heading.text)).collect();
+    for kind in ["comment", "signup", "login", "newsletter", "contact"] {
+        let meaning = format!("kind.{kind}");
+        note(&format!("page:{kind}"), about && top.iter().any(|words| words.count() <= 14 && says(&meaning, words)));
+    }
+    let asks = |f: &&Guess<'_>| f.facts.kind == "password" && f.says("sign.change_password");
+    note("password:change", parts.fields.iter().any(asks));
+    note("heading:change_password", headings.iter().any(|words| says("sign.change_password", words)));
+    note("loose", !form.is_form);
     note("role_search", form.role == "search" || form.ancestry.split_whitespace().any(|word| word == "search"));
     note("method_get", form.is_form && form.method == "get");
     note("file", form.has_file);
