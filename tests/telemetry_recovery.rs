@@ -255,3 +255,44 @@ async fn many_runs_at_once_each_get_their_own_whole_record() {
         assert_eq!(names(&path).len(), 8);
     }
 }
+
+#[tokio::test]
+async fn an_attempt_that_slept_before_its_record_began_leaves_the_directory_to_the_later_one() {
+    let runs = runs();
+    let locked = |retry_count, fence, at: &str| {
+        let mut start = start(retry_count, fence);
+        start.meta.insert("locked_at".to_owned(), at.into());
+        start
+    };
+    let later = init_run(&runs.dir, locked(1, 12, "2024-01-15T10:31:00.000Z")).await;
+    let slept = init_run(&runs.dir, locked(0, 5, "2024-01-15T10:30:00.000Z")).await;
+    assert!(slept.is_revoked() && !later.is_revoked());
+    log_step(&slept, "task_started", Value::Null);
+    log_step(&later, "task_started", Value::Null);
+    finalize_run(&slept, ended(None)).await;
+    finalize_run(&later, ended(None)).await;
+    assert_eq!(
+        (&runs.json("init.json")["attempt"], &runs.json("final_result.json")["attempt"]),
+        (&json!(12), &json!(12))
+    );
+    assert_eq!(runs.lines().len(), 1);
+    assert!(!runs.path("attempts").exists());
+
+    // The number is given again by another database.
+    let newer = init_run(&runs.dir, locked(0, 3, "2024-01-16T08:00:00.000Z")).await;
+    assert!(!newer.is_revoked());
+    assert_eq!(runs.json("init.json")["attempt"], 3);
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_given_up_before_its_record_began_writes_none() {
+    let runs = runs();
+    let buried = lost(0, 5);
+    assert_ne!(recover_run(&runs.dir, buried).await, Recovered::Unwritable);
+    let mut start = start(0, 5);
+    start.meta.insert("locked_at".to_owned(), "2024-01-15T10:30:00.000Z".into());
+    let slept = init_run(&runs.dir, start).await;
+    assert!(slept.is_revoked());
+    assert_eq!(runs.json("final_result.json")["result"]["failure_code"], "infra.worker_lost");
+    assert!(!runs.path("attempts").exists());
+}

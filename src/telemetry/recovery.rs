@@ -232,6 +232,7 @@ fn document(
 fn lost_meta(lost: &LostAttempt) -> Map<String, Value> {
     let mut meta = clean_meta(&Redactor::default(), &Value::Object(lost.meta.clone()));
     meta.insert("retry_count".to_owned(), lost.retry_count.into());
+    meta.insert("locked_at".to_owned(), rfc3339(lost.started_at).into());
     meta.insert("recovered".to_owned(), true.into());
     meta
 }
@@ -269,6 +270,18 @@ impl Owner {
             None => self.retry_count.is_some_and(|count| count > lost.retry_count.into()),
         }
     }
+}
+
+/// Whether the directory belongs to an attempt after this one, or to this one whose worker was given up. Ids alone don't
+/// say so: it may be the run of the same number from another database, which was locked earlier.
+pub(super) fn is_of_a_later_attempt(dir: &Dir, fence: Fence, meta: &Map<String, Value>) -> bool {
+    let Some(init) = read_json(dir, INIT) else { return false };
+    let time = |meta: Option<&Value>| DateTime::parse_from_rfc3339(meta?.as_str()?).ok();
+    let times = (time(init.pointer("/meta/locked_at")), time(meta.get("locked_at")));
+    let (Some(attempt), (Some(theirs), Some(ours))) = (init.get("attempt").and_then(Value::as_i64), times) else {
+        return false;
+    };
+    (attempt > fence.0 && theirs > ours) || (attempt == fence.0 && theirs == ours)
 }
 
 fn own_result(dir: &Dir, lost: &LostAttempt) -> Option<Value> {

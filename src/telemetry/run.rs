@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use super::dir::{Dir, Identity};
 use super::errors::{Errors, locked};
-use super::recovery::{archive, mend};
+use super::recovery::{archive, is_of_a_later_attempt, mend};
 use super::snapshot::{Saved, newest_stamp};
 use super::steps::append;
 use super::{Redactor, RunsDir, StepGuard, WriteErrors, bounds};
@@ -59,6 +59,7 @@ pub struct RunStart {
     pub started_at: DateTime<Utc>,
     /// `meta` of `init.json`: `task_type`, `campaign_id`, `url`, `worker`, …; `retry_count` is added. The report
     /// says "attempt n of m" if it has `max_retries`, counted from the last retry by hand if it also has `failures`.
+    /// `locked_at`, by Postgres' clock, keeps an attempt that slept from taking the directory of a later one.
     pub meta: Map<String, Value>,
     /// What must not appear in any file: the account's password, the proxy's.
     pub secrets: Vec<SecretString>,
@@ -251,6 +252,12 @@ impl Attempt {
     fn open(&self) -> io::Result<()> {
         let dir = self.runs.run_dir(self.task_id)?;
         let lock = dir.lock(true, TAKEOVER_PATIENCE);
+        if is_of_a_later_attempt(&dir, self.fence, &self.meta) {
+            // This process slept between the claim and here, and its task went to somebody else.
+            locked(&self.state).revoked = true;
+            self.note_takeover();
+            return Ok(());
+        }
         if lock.is_some()
             && let Err(error) = mend(&dir)
         {
@@ -345,12 +352,7 @@ impl Attempt {
         };
         if fault::guard!("run.owner") && Owned::of(&disk.dir) != state.owned {
             state.revoked = true;
-            tracing::warn!(
-                event = "run.taken_over",
-                task_id = self.task_id.0,
-                attempt = self.fence.0,
-                "another attempt has taken the run directory over; this one writes nothing any more"
-            );
+            self.note_takeover();
             return None;
         }
         match change(&disk, state) {
@@ -360,6 +362,15 @@ impl Attempt {
                 None
             }
         }
+    }
+
+    fn note_takeover(&self) {
+        tracing::warn!(
+            event = "run.taken_over",
+            task_id = self.task_id.0,
+            attempt = self.fence.0,
+            "another attempt has taken the run directory over; this one writes nothing any more"
+        );
     }
 
     /// As [`Attempt::commit`], for a change that replaces `final_result.json`.
