@@ -73,6 +73,7 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
         answered: AtomicBool::new(false),
     });
     let result = carry_out(worker, &claimed, loaded, &run, &held, &gate).await.map_err(|ended| redacted(&run, ended));
+    let result = result.map(|details| run.redactor().fields(&details));
 
     let execution_time = began.elapsed();
     let mut details = result.as_ref().ok().cloned().unwrap_or_default();
@@ -173,6 +174,7 @@ async fn open_record(worker: &Worker, claimed: &Claimed, before: Before, mut sec
     meta.insert("site".into(), json!(task.site));
     meta.insert("worker".into(), json!(worker.identity.name));
     meta.insert("attempt_id".into(), json!(claimed.fence));
+    meta.insert("locked_at".into(), json!(rfc3339(claimed.locked_at)));
     meta.insert("version".into(), json!(env!("CARGO_PKG_VERSION")));
     meta.insert("sandbox".into(), json!(worker.settings.sandbox));
     meta.insert("trace_id".into(), json!(before.trace.trace_id()));
