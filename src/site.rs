@@ -110,16 +110,22 @@ impl FromStr for Origin {
 
 /// A set of enrolled sites, asked by address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origins(HashSet<String>);
+pub struct Origins {
+    sites: HashSet<String>,
+    this_machine: bool,
+}
 
 impl Origins {
     /// Whether a page of this address belongs to one of them.
     pub fn contains(&self, url: &Url) -> bool {
-        Origin::of(url).is_ok_and(|origin| origin.enrolled_as().iter().any(|site| self.0.contains(site)))
+        Origin::of(url).is_ok_and(|origin| origin.enrolled_as().iter().any(|site| self.sites.contains(site)))
     }
 
     /// Whether a connection to this host and port, in the spelling of addresses, can be for one of them.
     pub fn has_host(&self, host: &str, port: u16) -> bool {
+        if self.this_machine && is_this_machine(host) {
+            return true;
+        }
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         ["http", "https"]
             .iter()
@@ -129,13 +135,24 @@ impl Origins {
 
     /// Adds one.
     pub fn insert(&mut self, origin: &Origin) {
-        self.0.insert(origin.0.clone());
+        self.sites.insert(origin.0.clone());
     }
+
+    /// Adds whatever listens on this machine's loopback addresses, by those or as `localhost`; only for [`Origins::has_host`].
+    pub fn insert_this_machine(&mut self) {
+        self.this_machine = true;
+    }
+}
+
+/// Whether a host, in the spelling of addresses, means this machine: a loopback address or `localhost`.
+pub fn is_this_machine(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl<'a> FromIterator<&'a Origin> for Origins {
     fn from_iter<I: IntoIterator<Item = &'a Origin>>(origins: I) -> Self {
-        Origins(origins.into_iter().map(|origin| origin.0.clone()).collect())
+        Origins { sites: origins.into_iter().map(|origin| origin.0.clone()).collect(), this_machine: false }
     }
 }
 

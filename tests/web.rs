@@ -635,7 +635,12 @@ async fn health_metrics_and_the_document_are_served() {
 #[tokio::test]
 async fn a_dead_database_is_said_and_the_process_is_still_healthy() {
     let app = TestApp::open().await;
-    app.queue.close().await;
+    let shut = "UPDATE pg_database SET datallowconn = false WHERE datname = current_database()";
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let mut last = app.db.pool.acquire().await.unwrap();
+    for statement in [shut, cut] {
+        sqlx::query(statement).execute(&mut *last).await.unwrap();
+    }
     assert_eq!(app.get("/healthz").await.status, 200);
     assert_eq!(app.get("/readyz").await.status, 503);
     let page = app.page("/runs/1").await;

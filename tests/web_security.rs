@@ -290,10 +290,9 @@ async fn no_number_or_size_is_taken_without_a_bound() {
         assert_eq!(send(app.address, "POST", path, &[JSON], &deep).await.status.as_u16() / 100, 4, "{path}");
     }
     let wide = format!("/runs?{}", "q=a&".repeat(10_000));
-    assert!(matches!(
-        raw(app.address, &format!("GET {wide} HTTP/1.1\r\nhost: {}\r\n\r\n", app.address)).await.as_str(),
-        "" | "414" | "431"
-    ));
+    let status = raw(app.address, &format!("GET {wide} HTTP/1.1\r\nhost: {}\r\n\r\n", app.address)).await;
+    // 400: it came in one piece, and its parameter is given too often.
+    assert!(matches!(status.as_str(), "" | "400" | "414" | "431"), "{status}");
 }
 
 #[tokio::test]

@@ -192,8 +192,8 @@ impl Tab {
         let mut quiet_since: Option<Instant> = None;
         let mut hold: Option<Suspect> = None;
         loop {
-            let taken = asked.is_some() || admitted.is_some();
-            if let Some(found) = hold.take().or_else(|| if taken { None } else { watch.ripe() }) {
+            let suspected = || if asked.is_some() || admitted.is_some() { None } else { watch.ripe() };
+            if let Some(found) = hold.take().or_else(suspected) {
                 // What waited beside it is not the submission.
                 for other in watch.suspects.drain(..) {
                     others.push(self.follow(other.request, &other.paused));
@@ -205,6 +205,8 @@ impl Tab {
                 let asking: BoxFuture<'_, _> = Box::pin(async move { gate.admit(&request).await });
                 admit = Some(asking).into();
             }
+            // From here on there is one, if there was none before.
+            let taken = asked.is_some() || admitted.is_some();
             let tick = Instant::now() + Duration::from_millis(100);
             let ends = admitted.as_ref().map(|followed| {
                 let (id, document) = (followed.id.clone(), followed.request.resource_type == "Document");

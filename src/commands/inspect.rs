@@ -11,7 +11,7 @@ use futures::StreamExt;
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
-use url::{Host, Url};
+use url::Url;
 
 use super::worker::{browser_settings, egress_limits, user_agent};
 use super::{plain, print_json, print_line, profile, table};
@@ -21,7 +21,7 @@ use crate::browser::{BrowserPool, EgressPolicy, Tab, TabOptions, ThirdParties};
 use crate::cli::InspectArgs;
 use crate::config::Config;
 use crate::failure::{Failure, FailureReason};
-use crate::site::{Origin, Origins, check_public_spelling};
+use crate::site::{Origin, Origins, check_public_spelling, is_this_machine};
 
 mod saved;
 
@@ -112,13 +112,18 @@ impl Inspector {
     }
 
     /// A look: anything public may be read, nothing is written. Inside one's own network it is the page's own origin that
-    /// may be asked, and that only where the caller means it: by saying so, or by naming this very machine.
+    /// may be asked, and that only where the caller says so; all of this very machine where the caller names it.
     fn policy(&self, url: &str) -> Result<EgressPolicy, Failure> {
         let refuse = |problem| Failure::terminal(FailureReason::Unknown, "policy.url_denied", problem);
         let parsed = Url::parse(url).map_err(|error| refuse(format!("`{url}` is no URL ({error})")))?;
         let origin = Origin::of(&parsed).map_err(refuse)?;
         let mut private = Origins::default();
-        if self.options.allow_private || is_this_machine(&parsed) {
+        let here = parsed.host_str().is_some_and(is_this_machine);
+        if here {
+            // A page of this machine has its frames and scripts on other ports of it.
+            private.insert_this_machine();
+        }
+        if here || self.options.allow_private {
             private.insert(&origin);
         } else {
             check_public_spelling(&origin).map_err(|problem| refuse(problem.replace("enrol it with", "give")))?;
@@ -146,15 +151,6 @@ impl Inspector {
         let path = Path::new(page);
         let content = tokio::fs::read(path).await.map_err(|error| cannot("read", path, &error))?;
         Ok(self.saved.put(path, content))
-    }
-}
-
-fn is_this_machine(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
     }
 }
 
