@@ -312,3 +312,13 @@ async fn a_site_can_be_narrowed_to_types_of_task_stopped_and_resumed() {
     assert_eq!(program.show(1).await["status"], "pending");
     assert!(program.run(&["site", "resume", SITE]).await.status.success());
 }
+
+#[tokio::test]
+async fn the_demo_ends_each_task_as_its_page_is_made_to() {
+    let program = Program::new().await;
+    let output = program.run(&["demo", "--json"]).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let tasks = printed["tasks"].as_array().unwrap();
+    assert!(tasks.len() > 20 && tasks.iter().all(|task| task["as_expected"] == true), "{printed}");
+}

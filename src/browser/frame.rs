@@ -56,10 +56,16 @@ impl Tab {
         let mut known: Vec<(u64, Frame)> = self.state.with(|inner| {
             let frames = inner.frames.iter().filter(|(id, frame)| **id == inner.main || frame.parent.is_some());
             let frames = frames.map(|(id, frame)| {
+                let document = inner.documents.get(&frame.loader);
                 let error = frame.unreachable.as_ref().map(|url| {
-                    let loading = inner.documents.get(&frame.loader).and_then(|document| document.error.clone());
+                    let loading = document.and_then(|document| document.error.clone());
                     loading.unwrap_or_else(|| format!("{url} could not be loaded"))
                 });
+                // What stands in a frame that the proxy could not fill, or would not, is the proxy's own answer.
+                let denied = || frame.parent.as_ref().and_then(|_| self.state.guard.denied_connection(&frame.url));
+                let error = error
+                    .or_else(|| denied().map(|denial| denial.to_string()))
+                    .or_else(|| document.and_then(|document| document.unreached.clone()));
                 let shown = Frame {
                     id: FrameId(id.clone()),
                     parent: frame.parent.clone().map(FrameId),
