@@ -91,8 +91,8 @@ impl std::fmt::Debug for Registry {
     }
 }
 
-/// What the worker does while a submission is held. The calls come in this order, each at most once an attempt:
-/// `commit`, `let_go`, `outcome`.
+/// What the worker does while a submission is held. The calls come in this order, `commit` and `let_go` once for each press
+/// of a form that is split over steps, `outcome` at most once an attempt.
 pub trait GateKeeper: Send + Sync {
     /// Renews the lease and commits the intent under the fence.
     fn commit<'a>(&'a self, intent: Value) -> BoxFuture<'a, Result<(), Failure>>;
