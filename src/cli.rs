@@ -408,6 +408,9 @@ pub struct FilterArgs {
     /// With at least so many attempts before the latest
     #[arg(long)]
     pub min_retries: Option<u32>,
+    /// In one of whose attempts the step of this name failed, for example find_form
+    #[arg(long)]
+    pub failed_step: Option<String>,
     /// In none of these, with commas between them
     #[arg(long, value_delimiter = ',')]
     pub not_status: Vec<TaskStatus>,

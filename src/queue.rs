@@ -54,7 +54,7 @@ pub mod wake;
 mod watch;
 
 pub use audit::AuditEntry;
-pub use counts::{Depth, FailureGroup, MAX_COUNTED, Pulse, StatusCounts};
+pub use counts::{Depth, FailureGroup, MAX_COUNTED, MAX_GROUPS, Pulse, Standing, StatusCounts, TREND_DAYS};
 pub use idempotency::{Once, RequestKey};
 pub use operate::BulkRetry;
 pub use presence::Presence;

@@ -31,6 +31,10 @@ pub struct StepRecord {
     pub meta: Value,
 }
 
+/// Steps that report how an attempt ended or what it cost: none of them is where it went wrong.
+pub const REPORTING_STEPS: [&str; 5] =
+    ["automation_error", "automation_execution_completed", "unhandled_exception", "result_failed", "usage_charged"];
+
 /// A file of a run directory: a row of `artifacts`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArtifactRecord {

@@ -31,6 +31,7 @@ use crate::queue::Queue;
 mod artifacts;
 mod assets;
 mod auth;
+mod bulk;
 mod events;
 mod export;
 mod headers;
@@ -48,6 +49,7 @@ mod runs_api;
 mod server;
 mod session;
 mod summary_api;
+mod thumbnail;
 mod wire;
 
 /// How long Postgres may work on one statement for a request. Longer than `queue::RETRY_FOR`: what took too long is not

@@ -72,6 +72,7 @@ pub async fn run(mut config: Config, args: DemoArgs) -> anyhow::Result<()> {
     let identity = new_life(format!("demo-{}", std::process::id()));
     let queue = database.queue.clone();
     let shown = async {
+        let _presence = queue.be_present(&identity).await.context("the worker can't show that it is alive")?;
         let tasks = enqueue(&queue, &site).await?;
         let worker = Worker::new(queue.clone(), identity, runs, browsers.clone(), Registry::standard(), settings);
         let worker = Arc::new(worker);

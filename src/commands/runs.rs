@@ -195,6 +195,7 @@ fn as_filter(args: FilterArgs) -> RunFilter {
         until: args.until,
         q: args.q,
         min_retries: args.min_retries,
+        failed_step: args.failed_step,
         without: Without {
             status: args.not_status,
             failure_reason: args.not_failure_reason,

@@ -7,12 +7,15 @@ use sqlx::QueryBuilder;
 
 use super::runs::conditions;
 use super::{AuditEntry, Queue, QueueError, RunFilter, is_transient, repeated};
+use crate::record::REPORTING_STEPS;
 use crate::task::{TaskId, TaskStatus};
 
 /// Most runs that are counted for [`Queue::status_counts`].
 pub const MAX_COUNTED: i64 = 100_000;
 /// Most groups of dead letters that are listed.
-const MAX_GROUPS: i64 = 200;
+pub const MAX_GROUPS: i64 = 150;
+/// Days of a group's trend, today included.
+pub const TREND_DAYS: i32 = 14;
 
 /// How many of the runs that match are in each status.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -48,6 +51,21 @@ pub struct Pulse {
     pub newest_attempt: i64,
 }
 
+/// How the queue stands now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Standing {
+    /// Could be taken at once, but for the pace of their sites.
+    pub ready: i64,
+    /// Wait for their time, or for a retry.
+    pub scheduled: i64,
+    /// Held by a worker.
+    pub running: i64,
+    /// How long the one that has been ready for longest waits, seconds; None if none is.
+    pub oldest_ready_seconds: Option<f64>,
+    /// Until the next of those that wait has its time, seconds; None if none waits.
+    pub next_in_seconds: Option<f64>,
+}
+
 /// How many tasks of a type are in a status that somebody may have to look after.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Depth {
@@ -78,8 +96,12 @@ pub struct FailureGroup {
     pub first_seen: DateTime<Utc>,
     /// When the latest of them failed.
     pub last_seen: DateTime<Utc>,
+    /// How many of them failed on each of the last [`TREND_DAYS`] days, UTC, the oldest first, today last.
+    pub trend: Vec<i64>,
     /// The newest of them.
     pub sample: i64,
+    /// Where it went wrong: its failed step, else the last one before the failure.
+    pub sample_step: Option<String>,
     /// What it said.
     pub sample_error: Option<String>,
     /// Its newest screenshot of the failure.
@@ -127,6 +149,30 @@ impl Queue {
         Ok(pulse.await?)
     }
 
+    /// How the queue stands now.
+    ///
+    /// # Errors
+    /// Postgres can't be reached.
+    pub async fn standing(&self) -> Result<Standing, QueueError> {
+        let standing = repeated(is_transient, || {
+            sqlx::query_as!(
+                Standing,
+                r#"SELECT ready.n + due.n AS "ready!", later.n AS "scheduled!",
+                          (SELECT count(*) FROM tasks WHERE lease_owner IS NOT NULL) AS "running!",
+                          extract(epoch FROM clock_timestamp() - least(ready.since, due.since))::float8
+                              AS oldest_ready_seconds,
+                          extract(epoch FROM later.next - clock_timestamp())::float8 AS next_in_seconds
+                   FROM (SELECT count(*) AS n, min(run_at) AS since FROM tasks WHERE ready) ready,
+                        (SELECT count(*) AS n, min(run_at) AS since
+                         FROM tasks WHERE status = 'pending' AND NOT ready AND run_at <= clock_timestamp()) due,
+                        (SELECT count(*) AS n, min(run_at) AS next
+                         FROM tasks WHERE status = 'pending' AND NOT ready AND run_at > clock_timestamp()) later"#
+            )
+            .fetch_one(&self.pool)
+        });
+        Ok(standing.await?)
+    }
+
     /// The depth of the queue by task type.
     ///
     /// # Errors
@@ -156,22 +202,30 @@ impl Queue {
         Ok(depths.await?)
     }
 
-    /// The dead letters, grouped by reason, code and site, the largest group first: at most 200 groups.
+    /// The dead letters, grouped by reason, code and site, the largest group first: at most [`MAX_GROUPS`].
     ///
     /// # Errors
     /// Postgres can't be reached or takes too long.
     pub async fn failure_groups(&self) -> Result<Vec<FailureGroup>, QueueError> {
-        let groups = repeated(is_transient, || {
-            sqlx::query_as!(
-                FailureGroup,
-                r#"SELECT g.failure_reason::text AS "failure_reason!", g.failure_code AS "failure_code!", g.site,
+        let reporting = REPORTING_STEPS.map(str::to_owned);
+        let rows = repeated(is_transient, || {
+            sqlx::query!(
+                r#"SELECT g.failure_reason::text AS "failure_reason!", g.failure_code AS "failure_code!", g.site AS "site!",
                           g.n AS "n!", g.first_seen AS "first_seen!", g.last_seen AS "last_seen!", g.sample AS "sample!",
-                          t.last_error AS sample_error, shot.name AS "sample_screenshot?"
+                          g.days AS "days!", g.counts AS "counts!", t.last_error AS sample_error,
+                          shot.name AS "sample_screenshot?", step.name AS "sample_step?"
                    FROM (
-                       SELECT failure_reason, failure_code, site, count(*) AS n, min(finished_at) AS first_seen,
-                              max(finished_at) AS last_seen, max(id) AS sample
-                       FROM tasks WHERE status = 'failed' GROUP BY failure_reason, failure_code, site
-                       ORDER BY count(*) DESC, max(id) DESC LIMIT $1
+                       SELECT failure_reason, failure_code, site, sum(n)::bigint AS n, min(first_seen) AS first_seen,
+                              max(last_seen) AS last_seen, max(sample) AS sample,
+                              coalesce(array_agg(day) FILTER (WHERE day < $2), '{}') AS days,
+                              coalesce(array_agg(n) FILTER (WHERE day < $2), '{}') AS counts
+                       FROM (
+                           SELECT failure_reason, failure_code, site, count(*) AS n, min(finished_at) AS first_seen,
+                                  max(finished_at) AS last_seen, max(id) AS sample,
+                                  least((now() AT TIME ZONE 'UTC')::date - (finished_at AT TIME ZONE 'UTC')::date, $2) AS day
+                           FROM tasks WHERE status = 'failed' GROUP BY failure_reason, failure_code, site, day
+                       ) by_day
+                       GROUP BY failure_reason, failure_code, site ORDER BY n DESC, sample DESC LIMIT $1
                    ) g
                    JOIN tasks t ON t.id = g.sample
                    LEFT JOIN LATERAL (
@@ -179,12 +233,34 @@ impl Queue {
                        WHERE a.task_id = g.sample AND f.kind = 'screenshot' AND f.name LIKE 'error\_%'
                        ORDER BY a.id DESC, f.name DESC LIMIT 1
                    ) shot ON true
+                   LEFT JOIN LATERAL (
+                       SELECT s.name FROM steps s
+                       WHERE s.attempt_id = (SELECT max(a.id) FROM attempts a WHERE a.task_id = g.sample)
+                         AND (NOT s.ok OR s.duration_ms > 0) AND s.name <> ALL ($3)
+                       ORDER BY s.ok, CASE WHEN s.ok THEN -s.seq ELSE s.seq END LIMIT 1
+                   ) step ON true
                    ORDER BY g.n DESC, g.sample DESC"#,
                 MAX_GROUPS,
+                TREND_DAYS,
+                &reporting[..],
             )
             .fetch_all(&self.pool)
+        })
+        .await?;
+        let groups = rows.into_iter().map(|row| FailureGroup {
+            failure_reason: row.failure_reason,
+            failure_code: row.failure_code,
+            site: row.site,
+            n: row.n,
+            first_seen: row.first_seen,
+            last_seen: row.last_seen,
+            trend: trend(&row.days, &row.counts),
+            sample: row.sample,
+            sample_step: row.sample_step,
+            sample_error: row.sample_error,
+            sample_screenshot: row.sample_screenshot,
         });
-        Ok(groups.await?)
+        Ok(groups.collect())
     }
 
     /// What was done by hand to one run, the oldest first, at most 100 entries.
@@ -203,4 +279,17 @@ impl Queue {
         });
         Ok(entries.await?)
     }
+}
+
+/// The counts of `days` ago as a row of [`TREND_DAYS`], the oldest first. What a clock that was set back puts into the
+/// future counts as today's.
+fn trend(days: &[i32], counts: &[i64]) -> Vec<i64> {
+    let mut trend = vec![0; TREND_DAYS.unsigned_abs() as usize];
+    for (day, n) in days.iter().zip(counts) {
+        let place = trend.len().checked_sub(1 + day.max(&0).unsigned_abs() as usize);
+        if let Some(of_day) = place.and_then(|place| trend.get_mut(place)) {
+            *of_day += n;
+        }
+    }
+    trend
 }

@@ -1,6 +1,6 @@
 //! What a person does to tasks: calling them off, and giving dead letters another chance.
 
-use super::{Queue, QueueError, RunFilter, is_transient, repeated, status};
+use super::{Cursor, Queue, QueueError, RunFilter, is_transient, repeated, status};
 use crate::task::{TaskId, TaskStatus};
 
 /// Dead letters retried in one statement.
@@ -102,19 +102,39 @@ impl Queue {
         confirm_uncertain: bool,
         mut progress: impl FnMut(&BulkRetry),
     ) -> Result<BulkRetry, QueueError> {
-        let filter = RunFilter { status: Some(TaskStatus::Failed), ..filter.clone() };
         let mut total = BulkRetry::default();
-        let mut below = i64::MAX;
+        let mut after = None;
         loop {
-            let ids = self.matching(&filter, below, CHUNK).await?;
-            let Some(last) = ids.last() else { return Ok(total) };
-            below = *last;
-            let chunk = self.retry_chunk(&ids, confirm_uncertain).await?;
+            let (chunk, next) = self.retry_part(filter, confirm_uncertain, after, CHUNK).await?;
             total.retried += chunk.retried;
             total.need_confirmation += chunk.need_confirmation;
             total.conflicts += chunk.conflicts;
             progress(&total);
+            if next.is_none() {
+                return Ok(total);
+            }
+            after = next;
         }
+    }
+
+    /// Retries at most `most` (cut to 1,000) of the dead letters that match `filter` (its status is taken as `failed`): the
+    /// newest, or those that come after `after`. Also says where the next part begins; None if none is left.
+    ///
+    /// # Errors
+    /// Postgres can't be reached; then nothing of this part is changed.
+    pub async fn retry_part(
+        &self,
+        filter: &RunFilter,
+        confirm_uncertain: bool,
+        after: Option<Cursor>,
+        most: i64,
+    ) -> Result<(BulkRetry, Option<Cursor>), QueueError> {
+        let filter = RunFilter { status: Some(TaskStatus::Failed), ..filter.clone() };
+        let most = most.clamp(1, CHUNK);
+        let ids = self.matching(&filter, after.map_or(i64::MAX, |cursor| cursor.0), most).await?;
+        let Some(last) = ids.last() else { return Ok((BulkRetry::default(), None)) };
+        let next = (ids.len() as i64 == most).then_some(Cursor(*last));
+        Ok((self.retry_chunk(&ids, confirm_uncertain).await?, next))
     }
 
     async fn retry_chunk(&self, ids: &[i64], confirm_uncertain: bool) -> Result<BulkRetry, QueueError> {

@@ -38,6 +38,8 @@ pub struct RunFilter {
     pub q: Option<String>,
     /// With at least so many attempts before the latest one.
     pub min_retries: Option<u32>,
+    /// In one of whose attempts a step of this name failed.
+    pub failed_step: Option<String>,
     /// And none of these.
     pub without: Without,
 }
@@ -59,7 +61,7 @@ pub struct Without {
 
 /// Where the next page begins; opaque to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cursor(i64);
+pub struct Cursor(pub(super) i64);
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -267,6 +269,26 @@ impl Queue {
         Ok(RunPage { next: runs.last().filter(|_| more).map(|run| Cursor(run.id)), runs })
     }
 
+    /// The screenshot that says most of each of these runs, by the run's number: of its latest attempt that has one, that of
+    /// the error, else the last one. At most [`MAX_PAGE`] runs are looked at.
+    ///
+    /// # Errors
+    /// Postgres can't be reached.
+    pub async fn screenshots(&self, ids: &[i64]) -> Result<HashMap<i64, String>, QueueError> {
+        let ids = &ids[..ids.len().min(MAX_PAGE as usize)];
+        let rows = repeated(is_transient, || {
+            sqlx::query!(
+                r#"SELECT DISTINCT ON (a.task_id) a.task_id, f.name
+                   FROM attempts a JOIN artifacts f ON f.attempt_id = a.id
+                   WHERE a.task_id = ANY ($1) AND f.kind = 'screenshot' AND f.name LIKE '%\_screenshot\_%'
+                   ORDER BY a.task_id, a.id DESC, f.name LIKE 'error\_%' DESC, f.name LIKE 'final\_%' DESC, f.name DESC"#,
+                ids
+            )
+            .fetch_all(&self.pool)
+        });
+        Ok(rows.await?.into_iter().map(|row| (row.task_id, row.name)).collect())
+    }
+
     /// Ids of the tasks that match, from the newest below `below`.
     pub(super) async fn matching(&self, filter: &RunFilter, below: i64, limit: i64) -> Result<Vec<i64>, QueueError> {
         let ids = repeated(is_transient, || async {
@@ -426,6 +448,10 @@ pub(super) fn conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter,
     }
     if let Some(least) = filter.min_retries {
         query.push(" AND retry_count >= ").push_bind(i32::try_from(least).unwrap_or(i32::MAX));
+    }
+    if let Some(step) = &filter.failed_step {
+        query.push(" AND EXISTS (SELECT 1 FROM steps s WHERE NOT s.ok AND s.task_id = tasks.id AND s.name = ");
+        query.push_bind(clean::text(step).into_owned()).push(")");
     }
     for status in &filter.without.status {
         query.push(" AND status <> '").push(status.as_str()).push("'");

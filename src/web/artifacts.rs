@@ -23,6 +23,7 @@ use super::headers::CAPTURE_POLICY;
 use super::input::Query;
 use super::problem::Problem;
 use super::runs_api::{Segments, run_id};
+use super::thumbnail::{self, Size};
 use crate::task::TaskId;
 
 /// Bytes read at once.
@@ -109,10 +110,12 @@ fn number(text: &str) -> Option<u32> {
         ("id" = i64, Path, description = "number of the run"),
         ("name" = String, Path, description = "as in `artifacts` of an attempt"),
         ("download" = Option<bool>, Query, description = "to be saved, not shown"),
+        ("size" = Option<String>, Query, description = "small or large: of a screenshot, a JPEG of its upper part"),
     ),
     responses(
         (status = 200, description = "the file", content(
             (String = "application/json"), (String = "text/plain"), (String = "text/html"), (String = "image/png"),
+            (String = "image/jpeg"),
         )),
         (status = 404, description = "no such run or file", body = crate::web::problem::ProblemBody, content_type = "application/problem+json"),
     ))]
@@ -155,11 +158,12 @@ async fn serve(
     let missing = || Problem::not_found(format_args!("file of this name in the record of run {id}"));
     let name = ArtifactName::parse(attempt, name).ok_or_else(missing)?;
     let download = fields.flag("download");
+    let size = fields.read("size", Size::read).filter(|_| name.name.ends_with(".png"));
     fields.finish().map_err(Problem::parameters)?;
 
     let root = app.runs_dir.clone();
     let opened = tokio::task::spawn_blocking(move || open(&root, id, &name).map(|(file, size)| (file, size, name)));
-    let (file, size, name) = match opened.await {
+    let (file, bytes, name) = match opened.await {
         Ok(Ok(opened)) => opened,
         Ok(Err(error)) => {
             tracing::debug!(%error, run = id.0, "no such artifact");
@@ -167,12 +171,15 @@ async fn serve(
         }
         Err(_) => return Err(Problem::internal()),
     };
+    if let Some(size) = size {
+        return thumbnail::serve(file, size).await;
+    }
     // A file that grows while it is sent ends where it ended when it was opened.
-    let body = Body::from_stream(ReaderStream::with_capacity(tokio::fs::File::from_std(file).take(size), CHUNK));
+    let body = Body::from_stream(ReaderStream::with_capacity(tokio::fs::File::from_std(file).take(bytes), CHUNK));
     let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(name.content_type()));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CAPTURE_POLICY));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

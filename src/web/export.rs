@@ -69,6 +69,7 @@ enum Format {
         ("until" = Option<String>, Query, description = "enqueued before"),
         ("q" = Option<String>, Query, description = "a number, or a part of address, error or code"),
         ("min_retries" = Option<u32>, Query, description = "with at least so many attempts before the latest", maximum = 1000000),
+        ("failed_step" = Option<String>, Query, description = "in one of whose attempts the step of this name failed"),
         ("not_status" = Option<String>, Query, description = "in none of these, with commas between them"),
         ("not_failure_reason" = Option<String>, Query, description = "none of these reasons"),
         ("not_failure_code" = Option<String>, Query, description = "none of these codes"),

@@ -22,7 +22,7 @@ const MAX_TEXT: usize = 300;
 /// Numbers of runs: the one field that may be given more than once.
 const IDS: &str = "ids";
 /// Names of the filters, in the order in which links write them.
-pub const FILTERS: [&str; 14] = [
+pub const FILTERS: [&str; 15] = [
     "status",
     "failure_reason",
     "failure_code",
@@ -32,6 +32,7 @@ pub const FILTERS: [&str; 14] = [
     "until",
     "q",
     "min_retries",
+    "failed_step",
     "not_status",
     "not_failure_reason",
     "not_failure_code",
@@ -247,6 +248,7 @@ impl Fields {
             until: self.read("until", |text| read_time(text, now)),
             q: self.text("q"),
             min_retries: self.number("min_retries", 0..=1_000_000),
+            failed_step: self.text("failed_step"),
             without: Without {
                 status: self.list("not_status", str::parse),
                 failure_reason: self.list("not_failure_reason", str::parse),
@@ -307,6 +309,7 @@ pub fn as_query(filter: &RunFilter) -> String {
         filter.until.map(rfc3339),
         filter.q.clone(),
         filter.min_retries.map(|least| least.to_string()),
+        filter.failed_step.clone(),
         joined(&filter.without.status),
         joined(&filter.without.failure_reason),
         joined(&filter.without.failure_code),
@@ -342,7 +345,7 @@ mod tests {
     #[test]
     fn a_filter_survives_being_written_into_an_address() {
         let query = "status=failed&failure_reason=timeout&failure_code=nav.timeout&task_type=comment\
-                     &site=https%3A%2F%2Fexample.org&min_retries=2&not_status=failed,pending&not_failure_reason=timeout\
+                     &site=https%3A%2F%2Fexample.org&min_retries=2&failed_step=find_form&not_status=failed,pending&not_failure_reason=timeout\
                      &not_failure_code=a.b,c.d&not_site=https%3A%2F%2Fother.example&since=2024-01-15&until=2024-02-01T00%3A00%3A00Z&q=a%26b%25+c";
         let mut first = fields(query);
         let filter = first.filter();

@@ -9,7 +9,7 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
 
-use super::{artifacts, events, export, metrics, runs_api, summary_api};
+use super::{artifacts, bulk, events, export, metrics, runs_api, summary_api};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -22,8 +22,8 @@ use super::{artifacts, events, export, metrics, runs_api, summary_api};
         export::run_directory,
         runs_api::enqueue,
         runs_api::retry,
-        runs_api::preview_retry,
-        runs_api::retry_many,
+        bulk::preview_retry,
+        bulk::retry_many,
         runs_api::cancel,
         artifacts::get,
         artifacts::get_of_attempt,

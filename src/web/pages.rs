@@ -6,6 +6,8 @@ use maud::{DOCTYPE, Markup, html};
 use super::assets;
 use super::auth::Caller;
 
+pub mod audit;
+mod chart;
 mod compare;
 pub mod confirm;
 pub mod dashboard;
@@ -17,6 +19,7 @@ pub mod run;
 pub mod runs;
 mod timeline;
 mod verdict;
+pub mod workers;
 
 /// Which entry of the menu a page belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,8 @@ enum Place {
     Runs,
     Failures,
     Dashboard,
+    Workers,
+    Audit,
     Elsewhere,
 }
 
@@ -52,6 +57,8 @@ fn layout(title: &str, place: Place, caller: Option<&Caller>, main: &Markup) -> 
                                 (entry("/runs", "Runs", place == Place::Runs))
                                 (entry("/failures", "Failures", place == Place::Failures))
                                 (entry("/dashboard", "Dashboard", place == Place::Dashboard))
+                                (entry("/workers", "Workers", place == Place::Workers))
+                                (entry("/audit", "Audit", place == Place::Audit))
                             }
                             div class="who" {
                                 span class="live" id="live" hidden {}

@@ -10,7 +10,7 @@ use http::Method;
 
 use super::auth::Access::{self, Operate, Public, Read};
 use super::{
-    Shared, artifacts, assets, auth, events, export, headers, login, metrics, openapi, request_id, runs_api,
+    Shared, artifacts, assets, auth, bulk, events, export, headers, login, metrics, openapi, request_id, runs_api,
     summary_api,
 };
 use crate::task::MAX_PAYLOAD_BYTES;
@@ -43,8 +43,8 @@ pub fn table() -> Vec<Route> {
         reads("/runs", Read, runs_api::list),
         posts("/runs", Operate, runs_api::enqueue.layer(DefaultBodyLimit::max(MAX_TASK))),
         reads("/runs/failed", Read, runs_api::failed),
-        reads("/runs/retry", Read, runs_api::preview_retry),
-        posts("/runs/retry", Operate, runs_api::retry_many),
+        reads("/runs/retry", Read, bulk::preview_retry),
+        posts("/runs/retry", Operate, bulk::retry_many),
         reads("/runs/export", Read, export::runs),
         reads("/runs/{id}", Read, runs_api::detail),
         reads("/runs/{id}/export", Read, export::run_directory),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::auth::Caller;
-use super::input::{Fields, Input, Query, as_query};
+use super::input::{Fields, Input, Query};
 use super::negotiate::Wanted;
 use super::problem::{Problem, ProblemBody};
 use super::request_id::RequestId;
@@ -22,8 +22,6 @@ use crate::task::{FieldError, NewTask, TaskId, TaskStatus};
 /// Most runs on a page, and on one where nothing is said.
 const MAX_PAGE: u32 = 200;
 const PAGE: u32 = 50;
-/// Most runs named by id in one request.
-const MAX_IDS: usize = 200;
 const MAX_KEY_BYTES: usize = 255;
 /// How long the tabs' counts may take; a page without them is better than none.
 const COUNT_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
@@ -63,6 +61,7 @@ pub fn run_id(text: &str) -> Result<TaskId, Problem> {
         ("until" = Option<String>, Query, description = "enqueued before"),
         ("q" = Option<String>, Query, description = "a number, or a part of address, error or code"),
         ("min_retries" = Option<u32>, Query, description = "with at least so many attempts before the latest", maximum = 1000000),
+        ("failed_step" = Option<String>, Query, description = "in one of whose attempts the step of this name failed"),
         ("not_status" = Option<String>, Query, description = "in none of these, with commas between them"),
         ("not_failure_reason" = Option<String>, Query, description = "none of these reasons"),
         ("not_failure_code" = Option<String>, Query, description = "none of these codes"),
@@ -96,6 +95,7 @@ pub async fn list(
         ("until" = Option<String>, Query, description = "enqueued before"),
         ("q" = Option<String>, Query, description = "a number, or a part of address, error or code"),
         ("min_retries" = Option<u32>, Query, description = "with at least so many attempts before the latest", maximum = 1000000),
+        ("failed_step" = Option<String>, Query, description = "in one of whose attempts the step of this name failed"),
         ("not_status" = Option<String>, Query, description = "in none of these, with commas between them"),
         ("not_failure_reason" = Option<String>, Query, description = "none of these reasons"),
         ("not_failure_code" = Option<String>, Query, description = "none of these codes"),
@@ -119,7 +119,7 @@ pub async fn failed(
 }
 
 /// The filter with the status `failed`; an error if it names another.
-fn only_failed(filter: RunFilter, problem: fn(Vec<FieldError>) -> Problem) -> Result<RunFilter, Problem> {
+pub fn only_failed(filter: RunFilter, problem: fn(Vec<FieldError>) -> Problem) -> Result<RunFilter, Problem> {
     match filter.status {
         None | Some(TaskStatus::Failed) => Ok(RunFilter { status: Some(TaskStatus::Failed), ..filter }),
         Some(_) => Err(problem(vec![FieldError::new("status", "is `failed` here; leave it out")])),
@@ -148,8 +148,12 @@ async fn page(
     }
     let counting = tokio::time::timeout(COUNT_LIMIT, app.queue.status_counts(&filter));
     let (runs, counts) = tokio::join!(app.queue.runs(&filter, cursor, limit.unwrap_or(PAGE)), counting);
-    let list =
-        pages::runs::List { filter: &filter, runs: &runs?, counts: counts.ok().and_then(Result::ok), limit, cursor };
+    let runs = runs?;
+    let ids: Vec<i64> = runs.runs.iter().map(|run| run.id).collect();
+    // A list without pictures is better than none.
+    let screenshots = app.queue.screenshots(&ids).await.unwrap_or_default();
+    let counts = counts.ok().and_then(Result::ok);
+    let list = pages::runs::List { filter: &filter, runs: &runs, screenshots: &screenshots, counts, limit, cursor };
     Ok(pages::runs::page(caller, &list).into_response())
 }
 
@@ -344,128 +348,13 @@ fn changed(wanted: Wanted, id: TaskId, status: TaskStatus) -> Response {
     }
 }
 
-/// `GET /runs/retry`: what `POST` to the same address would retry.
-#[utoipa::path(get, path = "/runs/retry", tag = "runs",
-    params(
-        ("failure_reason" = Option<String>, Query, description = "as for GET /runs, like all its filters"),
-        ("failure_code" = Option<String>, Query, description = "for example nav.timeout"),
-        ("task_type" = Option<String>, Query, description = "comment or registration"),
-        ("site" = Option<String>, Query, description = "an origin"),
-        ("since" = Option<String>, Query, description = "enqueued at or after"),
-        ("until" = Option<String>, Query, description = "enqueued before"),
-        ("q" = Option<String>, Query, description = "a number, or a part of address, error or code"),
-        ("min_retries" = Option<u32>, Query, description = "with at least so many attempts before the latest", maximum = 1000000),
-        ("not_status" = Option<String>, Query, description = "in none of these, with commas between them"),
-        ("not_failure_reason" = Option<String>, Query, description = "none of these reasons"),
-        ("not_failure_code" = Option<String>, Query, description = "none of these codes"),
-        ("not_task_type" = Option<String>, Query, description = "none of these task types"),
-        ("not_site" = Option<String>, Query, description = "none of these origins"),
-    ),
-    responses(
-        (status = 200, description = "how many", content((wire::BulkPreview = "application/json"), (String = "text/html"))),
-        (status = 400, description = "a parameter can't be taken", body = ProblemBody, content_type = "application/problem+json"),
-    ))]
-pub async fn preview_retry(
-    State(app): State<Shared>,
-    caller: Caller,
-    wanted: Wanted,
-    Query(mut fields): Query,
-) -> Result<Response, Problem> {
-    let filter = fields.filter();
-    fields.finish().map_err(Problem::parameters)?;
-    let filter = only_failed(filter, Problem::parameters)?;
-    let counts = app.queue.status_counts(&filter).await?;
-    Ok(match wanted {
-        Wanted::Json => {
-            Json(wire::BulkPreview { matching: counts.of(TaskStatus::Failed), more: counts.cut }).into_response()
-        }
-        Wanted::Html => pages::confirm::bulk(&caller, &filter, &counts).into_response(),
-    })
-}
-
-/// `POST /runs/retry`
-#[utoipa::path(post, path = "/runs/retry", tag = "runs",
-    request_body(content = Option<Value>, content_type = "application/json",
-        description = "the filters of GET /runs (here or in the address), or `{\"ids\":[1,2]}`; and `confirm_uncertain`"),
-    responses(
-        (status = 200, description = "what was retried, and what was left and why", body = wire::BulkReport),
-        (status = 400, description = "not JSON", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "a field can't be taken", body = ProblemBody, content_type = "application/problem+json"),
-    ))]
-pub async fn retry_many(
-    State(app): State<Shared>,
-    caller: Caller,
-    wanted: Wanted,
-    axum::Extension(RequestId(request_id)): axum::Extension<RequestId>,
-    Query(query): Query,
-    input: Input,
-) -> Result<Response, Problem> {
-    let source = source(&input);
-    let mut fields = input.into_fields()?.and(query);
-    let ids = fields.ids("ids", MAX_IDS);
-    let filter = fields.filter();
-    let confirmed = fields.flag("confirm_uncertain");
-    if ids.is_some() && filter != RunFilter::default() {
-        return Err(Problem::fields(vec![FieldError::new("ids", "can't be combined with a filter; send one of both")]));
-    }
-    fields.finish().map_err(Problem::fields)?;
-    let filter = only_failed(filter, Problem::fields)?;
-
-    let report = match &ids {
-        Some(ids) => retry_named(&app, ids, confirmed).await?,
-        None => {
-            let bulk = app.queue.retry_all(&filter, confirmed).await?;
-            let skipped = wire::Skipped {
-                need_confirmation: bulk.need_confirmation,
-                conflicts: bulk.conflicts,
-                ..wire::Skipped::default()
-            };
-            wire::BulkReport { retried: bulk.retried, skipped, details: Vec::new() }
-        }
-    };
-    app.metrics.retried(source, report.retried);
-    let details = json!({
-        "source": source, "filter": as_query(&filter), "ids": ids, "confirm_uncertain": confirmed,
-        "retried": report.retried, "request_id": request_id,
-    });
-    note(&app, &caller, "runs.retry", "runs", &details).await;
-    Ok(match wanted {
-        Wanted::Json => Json(report).into_response(),
-        Wanted::Html => pages::confirm::report(&caller, &filter, &report).into_response(),
-    })
-}
-
-/// One by one: each commits by itself, and each that is left has its own reason.
-async fn retry_named(app: &Shared, ids: &[TaskId], confirmed: bool) -> Result<wire::BulkReport, Problem> {
-    let mut report = wire::BulkReport { retried: 0, skipped: wire::Skipped::default(), details: Vec::new() };
-    for id in ids {
-        let error = match app.queue.retry(*id, confirmed).await {
-            Ok(()) => {
-                report.retried += 1;
-                continue;
-            }
-            Err(error) => error,
-        };
-        let skipped = &mut report.skipped;
-        match &error {
-            QueueError::NeedsConfirmation(_) => skipped.need_confirmation += 1,
-            QueueError::NoSuchTask(_) => skipped.not_found += 1,
-            QueueError::Conflict(why) if why.contains("dedupe key") => skipped.conflicts += 1,
-            QueueError::Conflict(_) => skipped.not_failed += 1,
-            _ => return Err(error.into()),
-        }
-        report.details.push(wire::SkippedRun { id: id.0, why: error.to_string() });
-    }
-    Ok(report)
-}
-
 /// For the audit trail and the metrics: a form is a page of ours.
-fn source(input: &Input) -> &'static str {
+pub fn source(input: &Input) -> &'static str {
     if matches!(input, Input::Form(_)) { "ui" } else { "api" }
 }
 
 /// A note that can't be written does not undo what was done: it is logged instead.
-async fn note(app: &Shared, caller: &Caller, action: &'static str, subject: &str, details: &Value) {
+pub async fn note(app: &Shared, caller: &Caller, action: &'static str, subject: &str, details: &Value) {
     tracing::info!(event = "web.changed", who = caller.name, action, subject, %details, "a person changed the queue");
     if let Err(error) = app.queue.note(&caller.name, action, subject, details).await {
         tracing::error!(event = "web.audit_failed", %error, action, subject, "the audit trail could not be written");

@@ -49,6 +49,24 @@ impl Range {
         }
     }
 
+    /// As a part of a sentence: "the last 24 hours".
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Range::Day => "24 hours",
+            Range::Week => "7 days",
+            Range::Month => "30 days",
+        }
+    }
+
+    /// What a bar of its chart stands for.
+    pub fn part_in_words(self) -> &'static str {
+        match self {
+            Range::Day => "hour",
+            Range::Week => "quarter of a day",
+            Range::Month => "day",
+        }
+    }
+
     fn length(self) -> TimeDelta {
         match self {
             Range::Day => TimeDelta::hours(24),
@@ -58,7 +76,7 @@ impl Range {
     }
 
     /// How long each bar of its chart is.
-    fn part(self) -> TimeDelta {
+    pub fn part(self) -> TimeDelta {
         match self {
             Range::Day => TimeDelta::hours(1),
             Range::Week => TimeDelta::hours(6),
@@ -87,6 +105,8 @@ pub struct Summary {
     pub steps: Vec<StepSummary>,
     /// Dead letters by reason.
     pub failures: Vec<FailureCount>,
+    /// The same of the range before it.
+    pub previous_failures: Vec<FailureCount>,
     /// The range in hours (24h), quarters of days (7d) or days (30d), UTC, the oldest first.
     pub series: Vec<Part>,
     /// `exact`, or `1%` where there are too many runs to read each.
@@ -120,8 +140,9 @@ pub async fn dashboard(
     if wanted == Wanted::Json {
         return Ok(Json(summarise(&app, range).await?).into_response());
     }
-    let (summary, pulse) = tokio::join!(summarise(&app, range), app.queue.pulse());
-    Ok(pages::dashboard::page(&caller, range, &summary?, pulse?).into_response())
+    let (summary, standing, workers) =
+        tokio::join!(summarise(&app, range), app.queue.standing(), app.queue.workers());
+    Ok(pages::dashboard::page(&caller, range, &summary?, standing?, &workers?).into_response())
 }
 
 async fn summarise(app: &Shared, range: Range) -> Result<Summary, Problem> {
@@ -146,6 +167,7 @@ async fn summarise(app: &Shared, range: Range) -> Result<Summary, Problem> {
         previous: before.totals,
         steps,
         failures: now.failures,
+        previous_failures: before.failures,
         series: now.series,
         p95_accuracy: if now.exact { "exact" } else { "1%" },
         stale_hours: if now.exact { 0 } else { stale_hours },
@@ -193,11 +215,21 @@ pub struct Workers {
 
 /// `GET /workers`
 #[utoipa::path(get, path = "/workers", tag = "watching", responses(
-    (status = 200, description = "those that were there within the last hour, and what each is doing", body = Workers),
+    (status = 200, description = "those that were there within the last hour, and what each is doing",
+        content((Workers = "application/json"), (String = "text/html"))),
 ))]
-pub async fn workers(State(app): State<Shared>, Query(fields): Query) -> Result<Json<Workers>, Problem> {
+pub async fn workers(
+    State(app): State<Shared>,
+    caller: Caller,
+    wanted: Wanted,
+    Query(fields): Query,
+) -> Result<Response, Problem> {
     fields.finish().map_err(Problem::parameters)?;
-    Ok(Json(Workers { workers: app.queue.workers().await? }))
+    let workers = app.queue.workers().await?;
+    Ok(match wanted {
+        Wanted::Json => Json(Workers { workers }).into_response(),
+        Wanted::Html => pages::workers::page(&caller, &workers).into_response(),
+    })
 }
 
 /// What was done by hand.
@@ -210,14 +242,24 @@ pub struct Audit {
 #[utoipa::path(get, path = "/audit", tag = "watching",
     params(("limit" = Option<u32>, Query, description = "1 to 1000; 100 where nothing is said", minimum = 1, maximum = 1000)),
     responses(
-        (status = 200, description = "the newest first", body = Audit),
+        (status = 200, description = "the newest first", content((Audit = "application/json"), (String = "text/html"))),
         (status = 400, description = "a parameter can't be taken", body = ProblemBody, content_type = "application/problem+json"),
     ))]
-pub async fn audit(State(app): State<Shared>, Query(mut fields): Query) -> Result<Json<Audit>, Problem> {
-    let limit = fields.number("limit", 1..=1_000);
+pub async fn audit(
+    State(app): State<Shared>,
+    caller: Caller,
+    wanted: Wanted,
+    Query(mut fields): Query,
+) -> Result<Response, Problem> {
+    let limit = fields.number("limit", 1..=1_000).unwrap_or(100);
     fields.finish().map_err(Problem::parameters)?;
-    let entries = app.queue.audit(limit.unwrap_or(100)).await?;
-    Ok(Json(Audit { entries: entries.into_iter().map(wire::AuditEntry::from).collect() }))
+    let entries = app.queue.audit(limit).await?;
+    Ok(match wanted {
+        Wanted::Json => {
+            Json(Audit { entries: entries.into_iter().map(wire::AuditEntry::from).collect() }).into_response()
+        }
+        Wanted::Html => pages::audit::page(&caller, &entries, limit).into_response(),
+    })
 }
 
 /// `GET /healthz`: the process runs.

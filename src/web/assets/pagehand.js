@@ -145,6 +145,13 @@
     action();
   });
 
+  // A long piece of work goes on by itself; without this its page has a button.
+  const goOn = () => {
+    const form = $("form[data-continue]");
+    if (form) setTimeout(() => form.requestSubmit(), 150);
+  };
+
   localTimes(document);
   listen();
+  goOn();
 })();

@@ -6,6 +6,7 @@ use maud::{Markup, html};
 
 use super::{badge, format, verdict};
 use crate::queue::{Attempt, Step};
+use crate::record::REPORTING_STEPS;
 
 /// A step in one or both of two attempts.
 #[derive(Debug, PartialEq)]
@@ -15,10 +16,12 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// A moment that both attempts passed alike says nothing of either.
+    /// A moment that both attempts passed alike says nothing of either, nor does what both report of the same failure.
     fn says_something(&self) -> bool {
         let (Some(left), Some(right)) = (self.left, self.right) else { return true };
-        left.status != "ok" || right.status != "ok" || left.duration_ms > 0.0 || right.duration_ms > 0.0
+        let timed = left.duration_ms >= 0.05 || right.duration_ms >= 0.05;
+        let reports = REPORTING_STEPS.contains(&left.name.as_str()) && left.name != REPORTING_STEPS[0];
+        left.status != right.status || timed || (left.status != "ok" && !reports)
     }
 }
 
@@ -39,17 +42,26 @@ pub fn table(left: &Attempt, right: &Attempt) -> Markup {
                             th scope="col" class="num" { "Change" }
                         }
                     }
-                    tbody { @for pair in paired(&left.steps, &right.steps).iter().filter(|pair| pair.says_something()) { (row(pair)) } }
+                    tbody {
+                        @let pairs = paired(&left.steps, &right.steps);
+                        @for (n, pair) in pairs.iter().enumerate().filter(|(_, pair)| pair.says_something()) { (row(pair, &pairs[..n])) }
+                    }
                 }
             }
         }
     }
 }
 
-fn row(pair: &Pair) -> Markup {
+/// One pair; an error that a pair before it told is not told again.
+fn row(pair: &Pair, before: &[Pair]) -> Markup {
+    type Side = for<'a> fn(&Pair<'a>) -> Option<&'a Step>;
+    let new_error = |step: &Step, side: Side| {
+        step.error.clone().filter(|error| !before.iter().any(|pair| side(pair).and_then(|step| step.error.as_ref()) == Some(error)))
+    };
     let name = pair.left.or(pair.right).map_or("", |step| step.name.as_str());
     let differs = pair.left.map(|step| &step.status) != pair.right.map(|step| &step.status);
-    let cell = |step: Option<&Step>| {
+    let cell = |side: Side| {
+        let step = side(pair);
         html! {
             td class={ "num" @if step.is_some_and(|step| step.status == "failed") { " bad" } } {
                 @match step {
@@ -57,7 +69,7 @@ fn row(pair: &Pair) -> Markup {
                     Some(step) => {
                         @if step.status == "failed" { span class="mark" aria-label="failed" { "✕" } " " }
                         (format::took(step.duration_ms))
-                        @if let Some(error) = &step.error { p class="error" { (error) } }
+                        @if let Some(error) = new_error(step, side) { p class="error" { (error) } }
                     }
                 }
             }
@@ -66,8 +78,8 @@ fn row(pair: &Pair) -> Markup {
     html! {
         tr class=[differs.then_some("differs")] {
             td { (name) }
-            (cell(pair.left))
-            (cell(pair.right))
+            (cell(|pair| pair.left))
+            (cell(|pair| pair.right))
             td class="num" {
                 @if let (Some(left), Some(right)) = (pair.left, pair.right) && (left.duration_ms - right.duration_ms).abs() >= 1.0 {
                     (if right.duration_ms > left.duration_ms { "+" } else { "−" })
@@ -79,8 +91,8 @@ fn row(pair: &Pair) -> Markup {
 }
 
 fn in_a_sentence(left: &Attempt, right: &Attempt) -> String {
-    match (verdict::failed_step(left), verdict::failed_step(right)) {
-        (None, None) => "Neither has a failed step.".to_owned(),
+    match (verdict::place_of_failure(left), verdict::place_of_failure(right)) {
+        (None, None) => "Neither failed.".to_owned(),
         (Some(step), None) => format!("Only the first failed, at {}.", step.name),
         (None, Some(step)) => format!("Only the second failed, at {}.", step.name),
         (Some(one), Some(other)) if one.name != other.name => {

@@ -3,9 +3,10 @@
 use maud::{Markup, html};
 
 use super::{Place, format, layout};
-use crate::queue::{RunFilter, StatusCounts};
+use crate::queue::{Cursor, RunFilter, StatusCounts};
 use crate::task::{TaskId, TaskStatus};
 use crate::web::auth::Caller;
+use crate::web::bulk::SoFar;
 use crate::web::input::as_query;
 use crate::web::wire::BulkReport;
 
@@ -53,6 +54,7 @@ pub fn bulk(caller: &Caller, filter: &RunFilter, counts: &StatusCounts) -> Marku
                     @for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
                         input type="hidden" name=(name) value=(value);
                     }
+                    input type="hidden" name="of" value=(n);
                     p class="actions" {
                         button class="primary" { "Retry " (format::number(n)) " " (runs(n)) }
                         a class="button" href={ "/runs?" (query) } { "Look at them first" }
@@ -64,6 +66,37 @@ pub fn bulk(caller: &Caller, filter: &RunFilter, counts: &StatusCounts) -> Marku
         }
     };
     layout("Retry", Place::Failures, Some(caller), &main)
+}
+
+/// How far a retry of many is, and what goes on with it: the script at once, without it a button.
+pub fn progress(caller: &Caller, filter: &RunFilter, so_far: &SoFar, next: Cursor) -> Markup {
+    let seen = so_far.retried + so_far.need_confirmation + so_far.conflicts;
+    let of = so_far.of.max(seen);
+    let shown = |n: u64| format::number(n.cast_signed());
+    let main = html! {
+        div class="notice" role="status" {
+            h1 { "Retrying: " (shown(seen)) " of " (shown(of)) }
+            progress value=(seen) max=(of) aria-label="How far it is" {}
+            p {
+                (shown(so_far.retried)) " back in the queue"
+                @if so_far.need_confirmation > 0 { ", " (shown(so_far.need_confirmation)) " left because they may have been done already" }
+                @if so_far.conflicts > 0 { ", " (shown(so_far.conflicts)) " left because of their dedupe key" }
+                "."
+            }
+            form method="post" action="/runs/retry" data-continue {
+                @for (name, value) in url::form_urlencoded::parse(as_query(filter).as_bytes()) {
+                    input type="hidden" name=(name) value=(value);
+                }
+                @for (name, value) in so_far.fields() { input type="hidden" name=(name) value=(value); }
+                input type="hidden" name="after" value=(next);
+                p class="actions" {
+                    button class="primary" { "Go on" }
+                    a class="button" href={ "/runs?" (as_query(filter)) } { "Stop here" }
+                }
+            }
+        }
+    };
+    layout("Retrying", Place::Failures, Some(caller), &main)
 }
 
 /// What a retry of many came to.
@@ -109,6 +142,8 @@ fn in_words(filter: &RunFilter) -> Markup {
                 "site" => { "on " }
                 "since" => { "enqueued since " }
                 "until" => { "enqueued before " }
+                "failed_step" => { "with a failed step " }
+                "min_retries" => { "with a number of retries of at least " }
                 _ => { "with the text " }
             }
             strong { (value) }

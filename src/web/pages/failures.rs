@@ -2,9 +2,10 @@
 
 use maud::{Markup, html};
 
-use super::{Place, format, layout};
-use crate::queue::FailureGroup;
+use super::{Place, chart, format, layout};
+use crate::queue::{FailureGroup, MAX_GROUPS, TREND_DAYS};
 use crate::web::auth::Caller;
+use crate::web::thumbnail::Size;
 
 /// The page.
 pub fn page(caller: &Caller, groups: &[FailureGroup]) -> Markup {
@@ -13,7 +14,11 @@ pub fn page(caller: &Caller, groups: &[FailureGroup]) -> Markup {
         div class="head" {
             h1 { "Failures" }
             p class="quiet" {
-                (format::number(total)) " dead letters in " (groups.len()) " groups, of all times: grouped by reason, code and site"
+                (format::number(total)) " dead letters in "
+                @if groups.len() as i64 == MAX_GROUPS { "the " (MAX_GROUPS) " largest groups" }
+                @else if groups.len() == 1 { "one group" }
+                @else { (groups.len()) " groups" }
+                ", of all times: the same reason, code and site"
             }
         }
         div data-live="groups" id="groups" {
@@ -33,30 +38,46 @@ fn card(caller: &Caller, group: &FailureGroup) -> Markup {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.append_pair("failure_reason", &group.failure_reason).append_pair("failure_code", &group.failure_code);
     let query = query.append_pair("site", &group.site).finish();
+    let today = group.trend.last().copied().unwrap_or(0);
     html! {
         article class="group" {
             a class="shot" href={ "/runs/" (group.sample) } {
                 @if let Some(name) = &group.sample_screenshot {
-                    img src={ "/runs/" (group.sample) "/artifacts/" (name) } alt={ "The page when run " (group.sample) " failed" }
-                        loading="lazy" width="240" height="150";
+                    img src=(Size::Small.of(group.sample, name)) alt={ "The page when run " (group.sample) " failed" }
+                        loading="lazy" width="192" height="120";
                 } @else {
                     span class="quiet" { "no screenshot" }
                 }
             }
             div class="what" {
                 h2 { (group.failure_reason) " " code { (group.failure_code) } }
-                p class="site" { (group.site) }
-                @if let Some(error) = &group.sample_error { p class="error clamp" { (error) } }
+                p class="site" {
+                    (group.site)
+                    @if let Some(step) = &group.sample_step { span class="quiet" { " at " (step) } }
+                }
+                @if let Some(error) = &group.sample_error { p class="error clamp" { (error.chars().take(300).collect::<String>()) } }
                 p class="quiet" {
                     "first " (format::ago(group.first_seen)) ", last " (format::ago(group.last_seen)) ", for example "
                     a href={ "/runs/" (group.sample) } { "run " (group.sample) }
                 }
             }
+            div class="trend" {
+                (chart::sparkline(&group.trend, &format!("By day, the last {TREND_DAYS} days: {}", in_words(&group.trend))))
+                span class="quiet" { (TREND_DAYS) " days, " (format::number(today)) " today" }
+            }
             div class="count" {
-                a class="big" href={ "/runs?status=failed&" (query) } { (format::number(group.n)) }
-                span class="quiet" { @if group.n == 1 { "run" } @else { "runs" } }
-                @if caller.may_operate() { a class="button" href={ "/runs/retry?" (query) } { "Retry…" } }
+                a class="big" href={ "/runs?status=failed&" (query) } {
+                    (format::number(group.n)) span class="sr" { @if group.n == 1 { " run" } @else { " runs" } }
+                }
+                @if caller.may_operate() {
+                    a class="button small" href={ "/runs/retry?" (query) }
+                        aria-label={ "Retry all of " (group.failure_reason) " on " (group.site) } { "Retry…" }
+                }
             }
         }
     }
+}
+
+fn in_words(counts: &[i64]) -> String {
+    counts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

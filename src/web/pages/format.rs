@@ -51,7 +51,7 @@ pub fn duration(ms: f64) -> String {
 
 /// How long a step took; blank for one that only marks a moment.
 pub fn took(ms: f64) -> String {
-    if ms > 0.0 { duration(ms) } else { String::new() }
+    if ms >= 0.05 { duration(ms) } else { String::new() }
 }
 
 /// As [`duration`], from seconds that may be missing.
@@ -59,11 +59,11 @@ pub fn seconds(seconds: Option<f64>) -> String {
     seconds.map_or(NONE.to_owned(), |seconds| duration(seconds * 1e3))
 }
 
-/// US dollars: to the cent when there are cents, else as far as the first digits go.
+/// US dollars: to the cent when there are dollars, else as many digits as small amounts need; all small ones the same.
 pub fn dollars(amount: f64) -> String {
     match amount.abs() {
         n if n < 5e-7 => "$0".to_owned(),
-        n if n < 0.01 => format!("${}", format!("{amount:.6}").trim_end_matches('0')),
+        n if n < 0.01 => format!("${amount:.6}"),
         n if n < 1.0 => format!("${amount:.3}"),
         _ => format!("${amount:.2}"),
     }
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn small_costs_are_not_rounded_away() {
         let shown: Vec<String> = [0.0, 0.0004, 0.000_012, 0.25, 12.5].into_iter().map(dollars).collect();
-        assert_eq!(shown, ["$0", "$0.0004", "$0.000012", "$0.250", "$12.50"]);
+        assert_eq!(shown, ["$0", "$0.000400", "$0.000012", "$0.250", "$12.50"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use super::{Place, badge, compare, format, layout, timeline, verdict};
 use crate::queue::{Artifact, Attempt, AuditEntry, RunDetail};
 use crate::web::auth::Caller;
+use crate::web::thumbnail::Size;
 use crate::web::wire::without_secrets;
 
 /// Attempts that one is offered to be compared with.
@@ -88,7 +89,7 @@ fn top(caller: &Caller, run: &RunDetail) -> Markup {
             }
             @if let Some(name) = shot {
                 a class="shot" href={ "/runs/" (summary.id) "/artifacts/" (name) } {
-                    img src={ "/runs/" (summary.id) "/artifacts/" (name) } alt="The page as it was then" width="640" height="400";
+                    img src=(Size::Large.of(summary.id, name)) alt="The page as it was then" width="640" height="400";
                 }
             }
         }
@@ -158,7 +159,8 @@ fn facts(run: &RunDetail) -> Markup {
             (fact("Tokens", html! { (format::number(summary.tokens)) }))
             (fact("Cost", html! {
                 (format::dollars(summary.cost_usd))
-                @if wasted > 0.0 { span class="quiet" { ", " (format::dollars(wasted)) " of it wasted" } }
+                @if wasted > 0.0 && wasted >= summary.cost_usd { span class="quiet" { ", all wasted" } }
+                @else if wasted > 0.0 { span class="quiet" { ", " (format::dollars(wasted)) " wasted" } }
             }))
             @if let Some(campaign) = summary.campaign_id { (fact("Campaign", html! { (campaign) })) }
             @if let Some(key) = &run.dedupe_key { (fact("Dedupe key", html! { code { (key) } })) }
@@ -178,9 +180,11 @@ fn section(run: &RunDetail, attempt: &Attempt) -> Markup {
                     span class="reason" { (reason) @if let Some(code) = &attempt.failure_code { " " code { (code) } } }
                 }
                 span class="quiet" {
-                    (format::seconds(attempt.execution_time)) " · " (format::dollars(attempt.cost_usd))
-                    @if attempt.tokens > 0 { " · " (format::number(attempt.tokens)) " tokens" }
-                    " · " (format::ago(attempt.started_at)) " on " (attempt.worker)
+                    @if let Some(time) = attempt.execution_time {
+                        (format::seconds(Some(time))) " · " (format::dollars(attempt.cost_usd)) " · "
+                    }
+                    @if attempt.tokens > 0 { (format::number(attempt.tokens)) " tokens · " }
+                    "begun " (format::ago(attempt.started_at)) " on " (attempt.worker)
                 }
             }
             @if let Some(error) = &attempt.error { p class="error" { (error) } }
@@ -220,7 +224,7 @@ fn seen(id: i64, attempt: &Attempt) -> Markup {
             @for shot in snapshots(attempt, "screenshot") {
                 li {
                     a href={ "/runs/" (id) "/artifacts/" (shot.name) } {
-                        img src={ "/runs/" (id) "/artifacts/" (shot.name) } alt=(label(&shot.name)) loading="lazy" width="240" height="150";
+                        img src=(Size::Small.of(id, &shot.name)) alt="" loading="lazy" width="192" height="120";
                         span { (label(&shot.name)) }
                     }
                 }

@@ -1,5 +1,7 @@
 //! The list of runs. Everything that it shows follows from its address.
 
+use std::collections::HashMap;
+
 use maud::{Markup, html};
 
 use super::{Place, badge, format, layout};
@@ -8,11 +10,14 @@ use crate::queue::{Cursor, RunFilter, RunPage, RunSummary, StatusCounts};
 use crate::task::{TASK_TYPES, TaskStatus};
 use crate::web::auth::Caller;
 use crate::web::input::as_query;
+use crate::web::thumbnail::Size;
 
 /// What to show.
 pub struct List<'a> {
     pub filter: &'a RunFilter,
     pub runs: &'a RunPage,
+    /// Names of the screenshots that say most, by run.
+    pub screenshots: &'a HashMap<i64, String>,
     /// None if counting took too long.
     pub counts: Option<StatusCounts>,
     pub limit: Option<u32>,
@@ -24,6 +29,7 @@ pub fn page(caller: &Caller, list: &List) -> Markup {
     let main = html! {
         h1 class="sr" { "Runs" }
         (filters(list))
+        (chosen(list))
         (tabs(list))
         div data-live="list" id="list" {
             @if list.runs.runs.is_empty() { (empty(list)) } @else { (table(caller, list)) }
@@ -35,12 +41,6 @@ pub fn page(caller: &Caller, list: &List) -> Markup {
 
 fn filters(list: &List) -> Markup {
     let filter = list.filter;
-    let narrowed = filter.failure_reason.is_some()
-        || filter.failure_code.is_some()
-        || filter.task_type.is_some()
-        || filter.site.is_some()
-        || filter.since.is_some()
-        || filter.until.is_some();
     html! {
         form class="filters" method="get" action="/runs" role="search" {
             @if let Some(status) = filter.status { input type="hidden" name="status" value=(status); }
@@ -50,8 +50,12 @@ fn filters(list: &List) -> Markup {
                     placeholder="Number, address, error or code" aria-label="Search runs" autocomplete="off";
                 button class="primary" { "Search" }
             }
-            details open[narrowed] {
-                summary { "Filters" @if narrowed { " · on" } }
+            // What has no field here stays chosen all the same.
+            @for (name, value) in pairs(filter).iter().filter(|(name, _)| name.starts_with("not_")) {
+                input type="hidden" name=(name) value=(value);
+            }
+            details {
+                summary { "Filters" }
                 div class="fields" {
                     label { "Reason"
                         select name="failure_reason" {
@@ -71,15 +75,72 @@ fn filters(list: &List) -> Markup {
                         }
                     }
                     label { "Site" input name="site" value=[filter.site.as_deref()] placeholder="https://example.org"; }
+                    label { "Failed at step" input name="failed_step" value=[filter.failed_step.as_deref()] placeholder="find_form"; }
+                    label { "Retries, at least" input name="min_retries" inputmode="numeric" value=[filter.min_retries] placeholder="1"; }
                     label { "Enqueued since" input name="since" value=[filter.since.map(crate::record::rfc3339)] placeholder="24h, 7d or 2024-01-15"; }
                     label { "and before" input name="until" value=[filter.until.map(crate::record::rfc3339)] placeholder="2024-02-01"; }
                     div class="actions" {
                         button { "Apply" }
-                        @if narrowed || filter.q.is_some() { a class="button" href="/runs" { "Clear" } }
                     }
                 }
             }
         }
+    }
+}
+
+/// The filter as names and values of the address.
+fn pairs(filter: &RunFilter) -> Vec<(String, String)> {
+    url::form_urlencoded::parse(as_query(filter).as_bytes()).into_owned().collect()
+}
+
+/// What is chosen, each with a way to drop it; the status has its tabs.
+fn chosen(list: &List) -> Markup {
+    let all = pairs(list.filter);
+    let without = |name: &str| {
+        let kept = all.iter().filter(|(other, _)| other != name);
+        url::form_urlencoded::Serializer::new(String::new()).extend_pairs(kept).finish()
+    };
+    let shown: Vec<_> = all.iter().filter(|(name, _)| name != "status").collect();
+    html! {
+        @if !shown.is_empty() {
+            ul class="chosen" aria-label="Chosen filters" {
+                @for (name, value) in &shown {
+                    li {
+                        span { (in_words(name)) " " strong { (value_in_words(value)) } }
+                        a href={ "/runs?" (without(name)) } aria-label={ "Drop: " (in_words(name)) " " (value) } { "✕" }
+                    }
+                }
+                li class="all" { a href="/runs" { "Clear all" } }
+            }
+        }
+    }
+}
+
+/// A time to the minute, everything else as it is.
+fn value_in_words(value: &str) -> String {
+    match chrono::DateTime::parse_from_rfc3339(value) {
+        Ok(time) => time.to_utc().format("%Y-%m-%d %H:%M UTC").to_string(),
+        Err(_) => value.to_owned(),
+    }
+}
+
+fn in_words(name: &str) -> &'static str {
+    match name {
+        "failure_reason" => "reason",
+        "failure_code" => "code",
+        "task_type" => "type",
+        "site" => "site",
+        "since" => "since",
+        "until" => "before",
+        "q" => "with the text",
+        "min_retries" => "retries, at least",
+        "failed_step" => "failed at step",
+        "not_status" => "status not",
+        "not_failure_reason" => "reason not",
+        "not_failure_code" => "code not",
+        "not_task_type" => "type not",
+        "not_site" => "site not",
+        _ => "other",
     }
 }
 
@@ -138,6 +199,7 @@ fn table(caller: &Caller, list: &List) -> Markup {
                 tr {
                     th scope="col" class="pick" { span class="sr" { "Pick" } }
                     th scope="col" { "Run" }
+                    th scope="col" class="thumb" { span class="sr" { "What it looked like" } }
                     th scope="col" { "Status" }
                     th scope="col" { "Page" }
                     th scope="col" class="num" { "Attempts" }
@@ -152,12 +214,12 @@ fn table(caller: &Caller, list: &List) -> Markup {
                     }
                 }
             }
-            tbody { @for run in &list.runs.runs { (row(caller, run)) } }
+            tbody { @for run in &list.runs.runs { (row(caller, run, list.screenshots.get(&run.id))) } }
         }
     }
 }
 
-fn row(caller: &Caller, run: &RunSummary) -> Markup {
+fn row(caller: &Caller, run: &RunSummary, screenshot: Option<&String>) -> Markup {
     let (host, path) = split(&run.url, &run.site);
     // The attempt under way is one more than those before it; a waiting task has made as many as it counts.
     let attempts = if run.status == "pending" { run.retry_count } else { run.retry_count + 1 };
@@ -170,6 +232,13 @@ fn row(caller: &Caller, run: &RunSummary) -> Markup {
                 }
             }
             td class="id" { a href={ "/runs/" (run.id) } { "#" (run.id) } span class="type" { (run.task_type) } }
+            td class="thumb" {
+                @if let Some(name) = screenshot {
+                    a href={ "/runs/" (run.id) } tabindex="-1" aria-hidden="true" {
+                        img src=(Size::Small.of(run.id, name)) alt="" loading="lazy" width="72" height="45";
+                    }
+                }
+            }
             td class="status" { (badge(&run.status)) }
             td class="page" {
                 a class="url" href={ "/runs/" (run.id) } tabindex="-1" { strong { (host) } (path) }
@@ -182,7 +251,7 @@ fn row(caller: &Caller, run: &RunSummary) -> Markup {
             }
             td class="num" data-label="attempts" { (attempts) }
             td class="num" data-label="took" { (format::seconds(run.execution_time)) }
-            td class="num" data-label="cost" { (format::dollars(run.cost_usd)) }
+            td class="num" data-label="" { (format::dollars(run.cost_usd)) }
             td class="when" { (format::ago(run.created_at)) }
             td class="do" {
                 @if run.status == "failed" && caller.may_operate() {

@@ -31,11 +31,77 @@ pub fn table(attempt: &Attempt) -> Markup {
                 }
             }
             tbody {
-                @for (n, step) in attempt.steps.iter().enumerate() {
-                    // The steps after the one that failed report the same error: it is told once.
-                    @let told = step.error.is_some() && attempt.steps[..n].iter().any(|before| before.error == step.error);
-                    (row(attempt, step, total, told))
+                @for part in parts(&attempt.steps) {
+                    @match part {
+                        Part::Step(n, step) => {
+                            // The steps after the one that failed report the same error: it is told once.
+                            @let told = step.error.is_some() && attempt.steps[..n].iter().any(|before| before.error == step.error);
+                            (row(attempt, step, total, told))
+                        }
+                        Part::Marks(marks) => { (folded(attempt, marks)) }
+                    }
                 }
+            }
+        }
+    }
+}
+
+/// Steps that are shown as one row.
+#[derive(Debug, PartialEq)]
+enum Part<'a> {
+    /// One, and its place.
+    Step(usize, &'a Step),
+    /// Several in a row that only mark a moment, and went well.
+    Marks(&'a [Step]),
+}
+
+/// Most marks in a row that are shown one by one.
+const FEW_MARKS: usize = 2;
+
+fn parts(steps: &[Step]) -> Vec<Part<'_>> {
+    let is_mark = |step: &Step| step.status == "ok" && step.duration_ms < 0.05 && step.cost_usd <= 0.0;
+    let mut parts = Vec::new();
+    let mut at = 0;
+    while at < steps.len() {
+        let marks = steps[at..].iter().take_while(|step| is_mark(step)).count();
+        if marks > FEW_MARKS {
+            parts.push(Part::Marks(&steps[at..at + marks]));
+            at += marks;
+        } else {
+            let few = marks.max(1);
+            parts.extend((at..at + few).map(|n| Part::Step(n, &steps[n])));
+            at += few;
+        }
+    }
+    parts
+}
+
+/// Marks in a row: their names in one line, and each with its time and details when it is opened.
+fn folded(attempt: &Attempt, marks: &[Step]) -> Markup {
+    let (Some(first), Some(last)) = (marks.first(), marks.last()) else { return html! {} };
+    html! {
+        tr class="moment marks" {
+            td class="num" { (first.seq) }
+            td colspan="5" {
+                details {
+                    summary { (first.name) " … " (last.name) span class="quiet" { ", " (marks.len()) " marks" } }
+                    ol start=(first.seq) {
+                        @for mark in marks {
+                            li { (mark.name) " " span class="quiet" { "at " (format::duration(offset(attempt, mark))) } (meta(mark)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn meta(step: &Step) -> Markup {
+    html! {
+        @if step.meta.as_object().is_some_and(|meta| !meta.is_empty()) {
+            details class="meta" {
+                summary { span class="sr" { "Details of " (step.name) } }
+                pre { (pretty(&without_secrets(step.meta.clone()))) }
             }
         }
     }
@@ -57,20 +123,14 @@ fn row(attempt: &Attempt, step: &Step, total: f64, told: bool) -> Markup {
     let failed = step.status == "failed";
     let from = (offset(attempt, step) / total * AXIS).clamp(0.0, AXIS - TICK);
     let width = (step.duration_ms / total * AXIS).clamp(TICK, AXIS - from);
-    let has_meta = step.meta.as_object().is_some_and(|meta| !meta.is_empty());
     html! {
-        tr class={ @if failed { "failed" } @else if step.duration_ms <= 0.0 { "moment" } } {
+        tr class={ @if failed { "failed" } @else if step.duration_ms < 0.05 { "moment" } } {
             td class="num" { (step.seq) }
             td class="name" {
                 @if failed { span class="mark" aria-label="failed" { "✕" } " " }
                 (step.name)
+                (meta(step))
                 @if let Some(error) = step.error.as_ref().filter(|_| !told) { p class="error" { (error) } }
-                @if has_meta {
-                    details class="meta" {
-                        summary { span class="sr" { "Details of " (step.name) } }
-                        pre { (pretty(&without_secrets(step.meta.clone()))) }
-                    }
-                }
             }
             td class="axis" {
                 svg class="bar" viewBox={ "0 0 " (AXIS) " 10" } preserveAspectRatio="none" aria-hidden="true" {
@@ -87,4 +147,37 @@ fn row(attempt: &Attempt, step: &Step, total: f64, told: bool) -> Markup {
 /// JSON on several lines.
 pub fn pretty(value: &serde_json::Value) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_in_a_row_are_one_row_and_what_failed_or_took_time_never_is_in_it() {
+        let now = chrono::Utc::now();
+        let step = |(n, (status, duration_ms)): (usize, &(&'static str, f64))| Step {
+            seq: n as i32 + 1,
+            name: "x".to_owned(),
+            status,
+            started_at: now,
+            finished_at: now,
+            duration_ms: *duration_ms,
+            tokens: 0,
+            cost_usd: 0.0,
+            retry_count: 0,
+            error: None,
+            meta: serde_json::Value::Null,
+        };
+        let (mark, timed, failed) = (("ok", 0.0), ("ok", 5.0), ("failed", 0.0));
+        let steps: Vec<Step> = [mark, mark, mark, timed, mark, mark, failed, mark].iter().enumerate().map(step).collect();
+        let shown: Vec<usize> = parts(&steps)
+            .iter()
+            .map(|part| match part {
+                Part::Step(..) => 1,
+                Part::Marks(marks) => marks.len(),
+            })
+            .collect();
+        assert_eq!(shown, [3, 1, 1, 1, 1, 1]);
+    }
 }

@@ -1,6 +1,7 @@
 //! What became of a run, in a sentence, and what happens next. Pure.
 
 use crate::queue::{Attempt, RunDetail, Step};
+use crate::record::REPORTING_STEPS;
 use crate::web::pages::format;
 
 /// The first thing that somebody who opens a run should read.
@@ -39,7 +40,7 @@ pub fn of(detail: &RunDetail) -> Verdict {
             next: if detail.cancel_requested {
                 "It has been asked to stop.".to_owned()
             } else {
-                "It ends, or its time runs out.".to_owned()
+                "It is stopped if its time runs out before it ends.".to_owned()
             },
             tone: "busy",
         },
@@ -78,13 +79,17 @@ fn completed(detail: &RunDetail) -> String {
 /// ` at step fill_form in attempt 3`.
 fn place(attempt: Option<&Attempt>) -> String {
     let Some(attempt) = attempt else { return " before its first attempt".to_owned() };
-    let step = failed_step(attempt).map_or(String::new(), |step| format!(" at step {}", step.name));
+    let step = place_of_failure(attempt).map_or(String::new(), |step| format!(" at step {}", step.name));
     format!("{step} in attempt {}", attempt.retry_count + 1)
 }
 
-/// Where an attempt went wrong: its first failed step, because what follows only reports it.
-pub fn failed_step(attempt: &Attempt) -> Option<&Step> {
-    attempt.steps.iter().find(|step| step.status == "failed")
+/// Where an attempt went wrong: its first failed step, because what follows only reports it; where nothing but reports
+/// failed, the last step that took time before them.
+pub fn place_of_failure(attempt: &Attempt) -> Option<&Step> {
+    let reports = |step: &&Step| REPORTING_STEPS.contains(&step.name.as_str());
+    let failed = attempt.steps.iter().position(|step| step.status == "failed")?;
+    let own = attempt.steps.iter().find(|step| step.status == "failed" && !reports(step));
+    own.or_else(|| attempt.steps[..failed].iter().rev().find(|step| step.duration_ms > 0.0 && !reports(step)))
 }
 
 fn after_failure(reason: &str, code: &str) -> &'static str {

@@ -1,0 +1,357 @@
+//! The pages as a person uses them: their numbers and links over HTTP, their flows in a real Chrome.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests: what fails here fails the test")]
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use pagehand::browser::{BrowserPool, BrowserSettings, ElementRef, Tab, TabOptions};
+use pagehand::queue::WorkerIdentity;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use app::{FORM, HTML, OPERATE, SAME_ORIGIN, TestApp};
+use http_client::send;
+
+#[path = "support/app.rs"]
+mod app;
+#[path = "support/database.rs"]
+mod database;
+#[path = "support/http.rs"]
+mod http_client;
+#[path = "support/policy.rs"]
+mod policy;
+
+const SOON: Duration = Duration::from_secs(15);
+/// No page is heavier, pictures apart.
+const HEAVIEST: usize = 300_000;
+
+/// `n` dead letters in as many groups of `sites`, made by SQL; triggers included.
+async fn dead_letters(app: &TestApp, n: i64, sites: i64) {
+    sqlx::query(
+        "INSERT INTO tasks (task_type, url, site, payload, status, created_at, finished_at, failure_reason, failure_code,
+                            last_error)
+         SELECT 'comment', 'https://s' || k % $2 || '.example/' || k, 'https://s' || k % $2 || '.example', '{}', 'failed',
+                now() - interval '1 hour' * (k % 300), now() - interval '1 hour' * (k % 300), 'timeout', 'nav.timeout',
+                repeat('the page did not answer ', 10)
+         FROM generate_series(1, $1) k",
+    )
+    .bind(n)
+    .bind(sites)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+}
+
+/// The addresses of a page's links, as a browser reads them.
+fn links(page: &str) -> BTreeSet<String> {
+    let hrefs = page.split("<a ").skip(1).filter_map(|tag| tag.split_once("href=\"")?.1.split('"').next());
+    hrefs.map(|href| href.replace("&amp;", "&")).filter(|href| href.starts_with('/')).collect()
+}
+
+/// The hidden fields of the form that posts to `action`, as its button would send them.
+fn fields(page: &str, action: &str) -> String {
+    let form = page.split_once(&format!("action=\"{action}\"")).expect("such a form").1;
+    let form = form.split("</form>").next().unwrap();
+    let attribute = |tag: &str, name: &str| {
+        tag.split_once(&format!("{name}=\"")).map(|(_, rest)| rest.split('"').next().unwrap().to_owned())
+    };
+    let inputs = form.split("<input ").skip(1).map(|rest| rest.split('>').next().unwrap());
+    let pairs = inputs.filter_map(|tag| Some((attribute(tag, "name")?, attribute(tag, "value")?)));
+    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+#[tokio::test]
+async fn every_link_of_every_page_leads_somewhere_and_no_page_is_heavy() {
+    let app = TestApp::open().await;
+    let id = app.failed(1).await[0];
+    app.enqueue(1).await;
+    let worker = WorkerIdentity { name: "w1".to_owned(), incarnation: "i1".to_owned() };
+    let _presence = app.queue.be_present(&worker).await.unwrap();
+    app.queue.claim(&worker, 1, Duration::from_secs(60)).await.unwrap();
+    dead_letters(&app, 600, 250).await;
+    app.post(&format!("/runs/{id}/retry"), &json!({})).await;
+    for path in [
+        "/",
+        "/runs?limit=200",
+        "/runs?status=failed&not_site=https%3A%2F%2Fexample.org&since=30d&q=answer",
+        "/dashboard?range=24h",
+        "/dashboard?range=7d",
+        "/dashboard?range=30d",
+        "/failures",
+        "/workers",
+        "/audit",
+        "/runs/retry?failure_reason=timeout",
+        &format!("/runs/{id}"),
+    ] {
+        let page = app.page(path).await;
+        assert_eq!(page.status, 200, "{path}: {}", page.text());
+        assert!(page.body.len() < HEAVIEST, "{path}: {} bytes", page.body.len());
+        let all = links(&page.text());
+        assert!(all.len() > 4, "{path}: {all:?}");
+        // Of rows that are alike one in forty.
+        for href in all.iter().enumerate().filter(|(n, href)| !href.starts_with("/runs/") && n % 40 < 20).map(|(_, h)| h) {
+            let found = app.page(href.split('#').next().unwrap()).await;
+            assert!(found.status.is_success(), "{path} → {href}: {}", found.text());
+        }
+    }
+}
+
+#[tokio::test]
+async fn numbers_of_the_dashboard_lead_to_as_many_runs() {
+    let app = TestApp::open().await;
+    app.failed(23).await;
+    app.enqueue(2).await;
+    let page = app.page("/dashboard?range=24h").await.text();
+    for (href, n) in [
+        ("/runs?since=24h", 25),
+        ("/runs?since=24h&status=failed", 23),
+        ("/runs?status=failed&failure_reason=timeout&since=24h", 23),
+        ("/runs?failed_step=submit&since=24h", 23),
+        ("/runs?status=pending", 2),
+    ] {
+        assert!(links(&page).contains(href), "{href}: {:?}", links(&page));
+        let list = app.get(&format!("{href}&limit=200")).await.json();
+        assert_eq!(list["runs"].as_array().unwrap().len(), n, "{href}");
+    }
+    assert!(page.contains("none: nothing is worked off"), "no worker is there");
+    let none = app.get("/runs?failed_step=open_page").await.json();
+    assert_eq!(none["runs"], json!([]));
+}
+
+#[tokio::test]
+async fn a_group_of_failures_has_its_trend_and_where_it_went_wrong() {
+    let app = TestApp::open().await;
+    app.failed(2).await;
+    dead_letters(&app, 300, 1).await;
+    let groups = app.get("/failures").await.json();
+    let of = |site: &str| groups["groups"].as_array().unwrap().iter().find(|group| group["site"] == site).unwrap().clone();
+    let own = of("https://example.org");
+    assert_eq!((&own["sample_step"], &own["n"]), (&json!("submit"), &json!(2)));
+    let trend: Vec<i64> = own["trend"].as_array().unwrap().iter().map(|n| n.as_i64().unwrap()).collect();
+    assert_eq!((trend.len(), trend[13]), (14, 2));
+    // One an hour for 300 hours, which is less than 14 days.
+    let spread = of("https://s0.example");
+    let sum: i64 = spread["trend"].as_array().unwrap().iter().map(|n| n.as_i64().unwrap()).sum();
+    assert_eq!((sum, &spread["trend"][5]), (300, &json!(24)));
+    assert_eq!(spread["sample_step"], Value::Null);
+}
+
+/// Width and height that a JPEG says it has.
+fn jpeg_size(jpeg: &[u8]) -> (u16, u16) {
+    let frame = jpeg.windows(2).position(|pair| pair == [0xFF, 0xC0]).expect("a frame header");
+    let word = |at: usize| u16::from_be_bytes([jpeg[frame + at], jpeg[frame + at + 1]]);
+    (word(7), word(5))
+}
+
+#[tokio::test]
+async fn a_screenshot_is_also_there_small_and_what_is_no_picture_is_not() {
+    let app = TestApp::open().await;
+    let id = app.failed(1).await[0];
+    let (name, lie) = ("error_screenshot_20240115T103000123Z.png", "final_screenshot_20240115T103000124Z.png");
+    let mut png = Vec::new();
+    let mut encoder = png::Encoder::new(&mut png, 1280, 3000);
+    encoder.set_color(png::ColorType::Rgb);
+    // Noise does not shrink by itself.
+    let pixels: Vec<u8> = (0..1280 * 3000 * 3_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    let directory = app.runs.path().join(id.to_string());
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join(name), &png).unwrap();
+    std::fs::write(directory.join(lie), "<script>alert(1)</script>").unwrap();
+    for (size, expected, most) in [("small", (192, 120), 20_000), ("large", (640, 400), 160_000)] {
+        let small = app.get(&format!("/runs/{id}/artifacts/{name}?size={size}")).await;
+        assert_eq!((small.status.as_u16(), small.header("content-type")), (200, "image/jpeg"));
+        assert_eq!(jpeg_size(&small.body), expected);
+        assert!(small.body.len() < most, "{size}: {} bytes", small.body.len());
+        assert!(small.header("cache-control").contains("immutable"));
+    }
+    assert_eq!(app.get(&format!("/runs/{id}/artifacts/{name}")).await.body.len(), png.len());
+    assert_eq!(app.get(&format!("/runs/{id}/artifacts/{lie}?size=small")).await.status, 404);
+    assert_eq!(app.get(&format!("/runs/{id}/artifacts/{name}?size=huge")).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_retry_of_thousands_says_how_far_it_is_and_in_the_end_what_was_left() {
+    let app = TestApp::open().await;
+    dead_letters(&app, 2_500, 3).await;
+    sqlx::query("UPDATE tasks SET failure_code = 'outcome.uncertain' WHERE id % 100 = 0").execute(&app.db.pool).await.unwrap();
+    let asked = app.page("/runs/retry?failure_reason=timeout").await.text();
+    assert!(asked.contains("Retry 2\u{2009}500 failed runs?"), "{asked}");
+    let mut page = asked;
+    let mut shown = Vec::new();
+    for _ in 0..3 {
+        let body = fields(&page, "/runs/retry");
+        page = send(app.address, "POST", "/runs/retry", &[HTML, FORM, SAME_ORIGIN], &body).await.text();
+        shown.push(page.split("<h1>").nth(1).unwrap().split("</h1>").next().unwrap().to_owned());
+    }
+    let expected = ["Retrying: 1 000 of 2 500", "Retrying: 2 000 of 2 500", "2 475 runs back in the queue"];
+    assert_eq!(shown.iter().map(|text| text.replace('\u{2009}', " ")).collect::<Vec<_>>(), expected);
+    assert!(page.contains("<strong>25 left as they are:"), "{page}");
+    assert_eq!(app.get("/runs/retry").await.json()["matching"], 25);
+}
+
+/// A Chrome that may look at the server, and nothing else.
+struct Person {
+    pool: BrowserPool,
+    tab: Tab,
+    base: String,
+    _state_dir: tempfile::TempDir,
+}
+
+impl Person {
+    async fn at(app: &TestApp) -> Person {
+        let state_dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(state_dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let settings = BrowserSettings { state_dir: state_dir.path().to_owned(), ..BrowserSettings::default() };
+        let pool = BrowserPool::new(settings);
+        let base = format!("http://{}", app.address);
+        let policy = policy::of(&[&base]);
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let tab = pool.open(TabOptions { user_agent: None, proxy: None, policy, deadline }).await.unwrap();
+        Person { pool, tab, base, _state_dir: state_dir }
+    }
+
+    async fn opens(&self, path: &str) {
+        self.tab.goto(&format!("{}{path}", self.base), SOON).await.unwrap();
+    }
+
+    /// Waits until there is such an element.
+    async fn sees(&self, css: &str) -> ElementRef {
+        let frame = self.tab.main_frame();
+        let look = "(ph, css) => { const [found] = ph.deepQueryAll(css); return found ? ph.keep(found) : null; }";
+        let handle: Option<u32> = self.tab.wait_for(&frame, look, &[json!(css)], SOON).await.unwrap();
+        ElementRef { frame, handle: handle.unwrap_or_else(|| panic!("no {css}")) }
+    }
+
+    async fn clicks(&self, css: &str) {
+        let element = self.sees(css).await;
+        self.tab.click(&element, SOON).await.unwrap();
+    }
+
+    /// Presses a key, as the page's script hears it.
+    async fn presses(&self, key: &str) {
+        let press = "(ph, key) => (document.activeElement ?? document.body)
+            .dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true }))";
+        let _: bool = self.tab.call(&self.tab.main_frame(), press, &[json!(key)], SOON).await.unwrap();
+    }
+
+    /// Waits until the address ends so.
+    async fn is_at(&self, path: &str) {
+        let look = "(ph, path) => (location.pathname + location.search).endsWith(path) || null";
+        let there: Option<bool> = self.tab.wait_for(&self.tab.main_frame(), look, &[json!(path)], SOON).await.unwrap();
+        assert!(there.is_some(), "not at {path} but at {:?}", self.tab.title_and_url().await);
+    }
+
+    async fn leaves(self) {
+        self.tab.close().await;
+        self.pool.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_run_is_found_by_the_filter_and_retried_by_click() {
+    let app = TestApp::open().await;
+    let ids = app.failed(2).await;
+    app.enqueue(1).await;
+    let person = Person::at(&app).await;
+    person.opens("/").await;
+    person.clicks("nav[aria-label=Status] a[href*='status=failed']").await;
+    person.sees("nav[aria-label=Status] a[aria-current][href*='status=failed']").await;
+    person.clicks(".filters summary").await;
+    let field = person.sees("input[name=failed_step]").await;
+    person.tab.fill(&field, "submit", SOON).await.unwrap();
+    person.clicks(".fields button").await;
+    person.sees(".chosen strong").await;
+    person.clicks(&format!("tr[data-run='{}'] .id a", ids[0])).await;
+    person.is_at(&format!("/runs/{}", ids[0])).await;
+    person.clicks("#retry").await;
+    person.sees(".verdict.wait, .verdict.warn").await;
+    assert_eq!(app.status(ids[0]).await, "pending");
+    assert_eq!(app.status(ids[1]).await, "failed");
+    person.leaves().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_run_is_retried_with_the_keyboard_alone() {
+    let app = TestApp::open().await;
+    let ids = app.failed(2).await;
+    let person = Person::at(&app).await;
+    person.opens("/runs?status=failed").await;
+    person.sees("#live:not([hidden])").await;
+    person.presses("j").await;
+    person.presses("j").await;
+    person.sees(&format!("tr.at[data-run='{}']", ids[0])).await;
+    person.presses("r").await;
+    person.sees(&format!("tr[data-run='{}'] button:focus", ids[0])).await;
+    // Enter on a button that has the focus is a click, which Chrome makes of it and not the page.
+    person.clicks("button:focus").await;
+    person.is_at(&format!("/runs/{}", ids[0])).await;
+    assert_eq!(app.status(ids[0]).await, "pending");
+    person.presses("Escape").await;
+    person.is_at("/runs").await;
+    person.presses("/").await;
+    person.sees("#q:focus").await;
+    person.leaves().await;
+}
+
+#[tokio::test]
+async fn a_failed_run_is_retried_without_a_script() {
+    let app = TestApp::open().await;
+    let id = app.failed(1).await[0];
+    let list = app.page("/runs?status=failed&failure_reason=timeout").await.text();
+    let action = format!("/runs/{id}/retry");
+    let body = fields(&list, &action);
+    let sent = send(app.address, "POST", &action, &[HTML, FORM, SAME_ORIGIN], &body).await;
+    assert_eq!((sent.status.as_u16(), sent.header("location")), (303, format!("/runs/{id}").as_str()));
+    assert_eq!(app.status(id).await, "pending");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_is_seen_without_loading_the_page_anew() {
+    let app = TestApp::open().await;
+    app.failed(1).await;
+    let person = Person::at(&app).await;
+    person.opens("/").await;
+    person.sees("#live:not([hidden])").await;
+    // Would be gone with the page.
+    let mark = "() => { document.body.dataset.same = 'yes'; return true; }";
+    let _: bool = person.tab.call(&person.tab.main_frame(), mark, &[], SOON).await.unwrap();
+    let id = app.enqueue(1).await[0];
+    person.sees(&format!("body[data-same=yes] tr[data-run='{id}'] .badge.wait")).await;
+    let worker = WorkerIdentity { name: "w".to_owned(), incarnation: "i".to_owned() };
+    app.queue.claim(&worker, 1, Duration::from_secs(60)).await.unwrap();
+    person.sees(&format!("body[data-same=yes] tr[data-run='{id}'] .badge.busy")).await;
+    person.leaves().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_of_many_goes_on_by_itself() {
+    let app = TestApp::open().await;
+    dead_letters(&app, 2_100, 1).await;
+    let person = Person::at(&app).await;
+    person.opens("/failures").await;
+    person.clicks(".group .count .button").await;
+    person.clicks("form[action='/runs/retry'] button").await;
+    person.sees(".notice.good").await;
+    assert_eq!(app.get("/runs/retry").await.json()["matching"], 0);
+    person.leaves().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_a_token_logs_in_and_is_led_on() {
+    let app = TestApp::with_tokens().await;
+    let person = Person::at(&app).await;
+    person.opens("/failures").await;
+    person.is_at("/login?next=%2Ffailures").await;
+    for (token, then) in [("wrong", ".login [role=alert]"), (OPERATE.1.trim_start_matches("Bearer "), ".who form")] {
+        let field = person.sees("#token").await;
+        person.tab.fill(&field, token, SOON).await.unwrap();
+        person.clicks(".login button").await;
+        person.sees(then).await;
+    }
+    person.is_at("/failures").await;
+    person.clicks(".who form button").await;
+    person.sees("#token").await;
+    person.leaves().await;
+}
