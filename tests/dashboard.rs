@@ -90,7 +90,9 @@ async fn every_link_of_every_page_leads_somewhere_and_no_page_is_heavy() {
         let all = links(&page.text());
         assert!(all.len() > 4, "{path}: {all:?}");
         // Of rows that are alike one in forty.
-        for href in all.iter().enumerate().filter(|(n, href)| !href.starts_with("/runs/") && n % 40 < 20).map(|(_, h)| h) {
+        for href in
+            all.iter().enumerate().filter(|(n, href)| !href.starts_with("/runs/") && n % 40 < 20).map(|(_, h)| h)
+        {
             let found = app.page(href.split('#').next().unwrap()).await;
             assert!(found.status.is_success(), "{path} → {href}: {}", found.text());
         }
@@ -125,7 +127,8 @@ async fn a_group_of_failures_has_its_trend_and_where_it_went_wrong() {
     app.failed(2).await;
     dead_letters(&app, 300, 1).await;
     let groups = app.get("/failures").await.json();
-    let of = |site: &str| groups["groups"].as_array().unwrap().iter().find(|group| group["site"] == site).unwrap().clone();
+    let of =
+        |site: &str| groups["groups"].as_array().unwrap().iter().find(|group| group["site"] == site).unwrap().clone();
     let own = of("https://example.org");
     assert_eq!((&own["sample_step"], &own["n"]), (&json!("submit"), &json!(2)));
     let trend: Vec<i64> = own["trend"].as_array().unwrap().iter().map(|n| n.as_i64().unwrap()).collect();
@@ -175,7 +178,10 @@ async fn a_screenshot_is_also_there_small_and_what_is_no_picture_is_not() {
 async fn a_retry_of_thousands_says_how_far_it_is_and_in_the_end_what_was_left() {
     let app = TestApp::open().await;
     dead_letters(&app, 2_500, 3).await;
-    sqlx::query("UPDATE tasks SET failure_code = 'outcome.uncertain' WHERE id % 100 = 0").execute(&app.db.pool).await.unwrap();
+    sqlx::query("UPDATE tasks SET failure_code = 'outcome.uncertain' WHERE id % 100 = 0")
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
     let asked = app.page("/runs/retry?failure_reason=timeout").await.text();
     assert!(asked.contains("Retry 2\u{2009}500 failed runs?"), "{asked}");
     let mut page = asked;

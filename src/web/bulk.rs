@@ -64,14 +64,18 @@ impl SoFar {
 
     /// The report of the last part with the sums of all.
     fn report(self, last: wire::BulkReport) -> wire::BulkReport {
-        let skipped = wire::Skipped { need_confirmation: self.need_confirmation, conflicts: self.conflicts, ..last.skipped };
+        let skipped =
+            wire::Skipped { need_confirmation: self.need_confirmation, conflicts: self.conflicts, ..last.skipped };
         wire::BulkReport { retried: self.retried, skipped, ..last }
     }
 }
 
 fn of_bulk(bulk: BulkRetry) -> wire::BulkReport {
-    let skipped =
-        wire::Skipped { need_confirmation: bulk.need_confirmation, conflicts: bulk.conflicts, ..wire::Skipped::default() };
+    let skipped = wire::Skipped {
+        need_confirmation: bulk.need_confirmation,
+        conflicts: bulk.conflicts,
+        ..wire::Skipped::default()
+    };
     wire::BulkReport { retried: bulk.retried, skipped, details: Vec::new() }
 }
 

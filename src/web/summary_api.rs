@@ -140,8 +140,7 @@ pub async fn dashboard(
     if wanted == Wanted::Json {
         return Ok(Json(summarise(&app, range).await?).into_response());
     }
-    let (summary, standing, workers) =
-        tokio::join!(summarise(&app, range), app.queue.standing(), app.queue.workers());
+    let (summary, standing, workers) = tokio::join!(summarise(&app, range), app.queue.standing(), app.queue.workers());
     Ok(pages::dashboard::page(&caller, range, &summary?, standing?, &workers?).into_response())
 }
 

@@ -161,7 +161,8 @@ mod tests {
 
     #[test]
     fn the_pieces_of_a_bar_stand_on_each_other_and_the_highest_bar_fills_the_height() {
-        let series = |class, counts: &[i64]| Series { name: String::new(), class, query: None, counts: counts.to_vec() };
+        let series =
+            |class, counts: &[i64]| Series { name: String::new(), class, query: None, counts: counts.to_vec() };
         let chart = Chart {
             title: "",
             unit: "",

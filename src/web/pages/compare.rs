@@ -56,7 +56,9 @@ pub fn table(left: &Attempt, right: &Attempt) -> Markup {
 fn row(pair: &Pair, before: &[Pair]) -> Markup {
     type Side = for<'a> fn(&Pair<'a>) -> Option<&'a Step>;
     let new_error = |step: &Step, side: Side| {
-        step.error.clone().filter(|error| !before.iter().any(|pair| side(pair).and_then(|step| step.error.as_ref()) == Some(error)))
+        step.error
+            .clone()
+            .filter(|error| !before.iter().any(|pair| side(pair).and_then(|step| step.error.as_ref()) == Some(error)))
     };
     let name = pair.left.or(pair.right).map_or("", |step| step.name.as_str());
     let differs = pair.left.map(|step| &step.status) != pair.right.map(|step| &step.status);

@@ -151,9 +151,19 @@ fn runs(summary: &Summary, range: Range) -> Markup {
         length: range.part(),
         parts: parts.iter().map(|part| part.at).collect(),
         series: vec![
-            series("completed", "completed", Some("status=completed"), parts.iter().map(|part| part.completed).collect()),
+            series(
+                "completed",
+                "completed",
+                Some("status=completed"),
+                parts.iter().map(|part| part.completed).collect(),
+            ),
             series("failed", "failed", Some("status=failed"), parts.iter().map(|part| part.failed).collect()),
-            series("other", "other", Some("not_status=completed,failed"), parts.iter().map(|part| part.other).collect()),
+            series(
+                "other",
+                "other",
+                Some("not_status=completed,failed"),
+                parts.iter().map(|part| part.other).collect(),
+            ),
         ],
     })
 }

@@ -170,7 +170,8 @@ mod tests {
             meta: serde_json::Value::Null,
         };
         let (mark, timed, failed) = (("ok", 0.0), ("ok", 5.0), ("failed", 0.0));
-        let steps: Vec<Step> = [mark, mark, mark, timed, mark, mark, failed, mark].iter().enumerate().map(step).collect();
+        let steps: Vec<Step> =
+            [mark, mark, mark, timed, mark, mark, failed, mark].iter().enumerate().map(step).collect();
         let shown: Vec<usize> = parts(&steps)
             .iter()
             .map(|part| match part {
