@@ -33,7 +33,7 @@ BEGIN
 
     EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA %I TO pagehand_worker', place);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA %I TO pagehand_worker', place);
-    REVOKE INSERT, UPDATE ON sites, _sqlx_migrations FROM pagehand_worker;
+    REVOKE INSERT, UPDATE ON sites, sealing_keys, _sqlx_migrations FROM pagehand_worker;
     REVOKE UPDATE ON audit FROM pagehand_worker;
     -- What says who allowed what, until when and how fast, is the operator's alone; a lock on the row needs one column.
     SELECT string_agg(quote_ident(attname), ', ') INTO marks FROM pg_attribute
@@ -47,7 +47,7 @@ BEGIN
     GRANT INSERT ON tasks TO pagehand_web;
     GRANT UPDATE (status, ready, finished_at, cancel_requested) ON tasks TO pagehand_web;
     GRANT SELECT ON attempts, steps, artifacts, sites TO pagehand_web;
-    GRANT SELECT, INSERT ON audit TO pagehand_web;
+    GRANT SELECT, INSERT ON audit, sealing_keys TO pagehand_web;
     GRANT SELECT, INSERT, UPDATE, DELETE ON idempotency_keys TO pagehand_web;
     -- What the functions touch is decided by the tables: they act as their caller, but for the two that show and retry.
     EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA %I TO pagehand_web', place);

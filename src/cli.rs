@@ -79,6 +79,9 @@ pub struct MigrateArgs {
     /// Also make the roles pagehand_worker and pagehand_web, each with no more rights than it needs
     #[arg(long)]
     pub roles: bool,
+    /// Also encrypt with secrets.key the passwords that are in the clear or under an older key
+    #[arg(long)]
+    pub reseal: bool,
 }
 
 /// `pagehand worker`.

@@ -19,6 +19,7 @@ use crate::devdb::DevDb;
 use crate::observability::{self, LogSettings};
 use crate::queue::Queue;
 use crate::retry::Reconnect;
+use crate::seal::Keys;
 
 pub mod demo;
 pub mod doctor;
@@ -137,7 +138,9 @@ impl Database {
     /// # Errors
     /// Postgres can't be reached or started, or its schema is not that of this version.
     pub async fn open(config: &Config) -> anyhow::Result<Database> {
-        let database = Self::open_unchecked(config).await?;
+        let keys = keys(config)?;
+        let mut database = Self::open_unchecked(config).await?;
+        database.queue = database.queue.with_keys(keys);
         match database.private {
             Some(_) => database.queue.migrate().await.context("the private database can't be migrated")?,
             None => database.queue.check_schema().await?,
@@ -163,7 +166,9 @@ impl Database {
     /// # Errors
     /// It can't be started.
     pub async fn private(config: &Config) -> anyhow::Result<Database> {
-        let database = Self::start_private(config).await?;
+        let keys = keys(config)?;
+        let mut database = Self::start_private(config).await?;
+        database.queue = database.queue.with_keys(keys);
         database.queue.migrate().await.context("the private database can't be migrated")?;
         Ok(database)
     }
@@ -188,6 +193,22 @@ impl Database {
             server.stop().await;
         }
     }
+}
+
+/// The keys under which passwords are sealed, as the configuration refers to them.
+///
+/// # Errors
+/// One can't be had, or is none; or there are older keys and none that replaced them.
+pub fn keys(config: &Config) -> anyhow::Result<Keys> {
+    let secrets = &config.secrets;
+    let older = secrets.older_keys.iter().map(|key| key.resolve()).collect::<Result<Vec<_>, _>>();
+    let older = older.context("secrets.older_keys")?;
+    let Some(key) = &secrets.key else {
+        anyhow::ensure!(older.is_empty(), "secrets.older_keys are given, but no secrets.key that replaced them");
+        return Ok(Keys::default());
+    };
+    let key = key.resolve().context("secrets.key")?;
+    Keys::new(&key, &older).context("what secrets.key or secrets.older_keys refer to")
 }
 
 /// Starts the private Postgres again whenever it has ended under us.

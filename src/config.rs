@@ -44,6 +44,8 @@ pub struct Config {
     pub egress: Egress,
     /// Where the record goes.
     pub runs: Runs,
+    /// How rows keep what tasks keep secret.
+    pub secrets: Secrets,
     /// Where log lines go.
     pub logs: Logs,
     /// HTTP API and dashboard.
@@ -170,6 +172,16 @@ pub struct Llm {
 pub struct Runs {
     /// Root of the run directories.
     pub dir: PathBuf,
+}
+
+/// Section `[secrets]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Secrets {
+    /// Where the key is under which passwords of tasks are encrypted. None: they are stored in the clear.
+    pub key: Option<SecretRef>,
+    /// Keys that it replaced, as long as something is encrypted under them.
+    pub older_keys: Vec<SecretRef>,
 }
 
 /// Section `[logs]`.

@@ -19,6 +19,7 @@ pub mod observability; // log lines
 pub mod queue; // all SQL: tasks, leases, fences, sites, proxies, runs
 pub mod record; // steps and artifacts in the shape that rows, files and answers share
 pub mod retry; // when a failed attempt is repeated
+pub mod seal; // encrypts what tasks keep secret in rows
 pub mod site; // origins, enrolments, private addresses, profiles
 pub mod task; // what the queue holds
 pub mod telemetry; // the record on disk

@@ -99,6 +99,11 @@ impl Client {
         Client { url, model, key, timeout, max_output_tokens }
     }
 
+    /// The key that it shows.
+    pub fn key(&self) -> Option<&SecretString> {
+        self.key.as_ref()
+    }
+
     /// The most that asking this can use.
     pub fn most(&self, system: &str, question: &str) -> ModelCall {
         ModelCall {

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 
 use crate::fault;
 use crate::retry::Reconnect;
+use crate::seal::Keys;
 use crate::task::{Fence, Lease, Task, TaskId, TaskStatus};
 
 mod attempt;
@@ -46,6 +47,7 @@ mod reap;
 mod rollups;
 mod runs;
 mod schema;
+mod sealing;
 mod settle;
 mod sites;
 mod spending;
@@ -61,6 +63,7 @@ pub use presence::Presence;
 pub use proxies::{NewProxy, Proxy, ProxyId};
 pub use reap::{Lapsed, Reaped};
 pub use runs::{Artifact, Attempt, Cursor, RunDetail, RunFilter, RunPage, RunSummary, Step, Without};
+pub use sealing::{Kept, Resealed};
 pub use settle::{Outcome, Settled, Settlement, SettlementRecord};
 pub use spending::Spending;
 pub use summary::{EXACT_RUNS, FailureCount, MIN_SAMPLES, Numbers, Part, Period, StepSummary, Totals};
@@ -80,6 +83,8 @@ pub struct Queue {
     pub(crate) pool: PgPool,
     /// The site that this process served last: the next claim begins at the one after it.
     turn: Arc<Mutex<String>>,
+    /// Seals what tasks keep secret.
+    keys: Arc<Keys>,
 }
 
 /// Errors of the queue.
@@ -100,6 +105,12 @@ pub enum QueueError {
     /// Its site may not be acted on any more: the enrolment was removed or ran out, or somebody stopped the site.
     #[error("{}", .0.as_str())]
     SiteRefused(SiteRefusal),
+    /// The secrets of this queue are sealed, and this process has no key to do so.
+    #[error(
+        "this queue keeps passwords encrypted (key {0}) and this process has no key; set secrets.key, for example to \
+         file:/etc/pagehand/secrets_key"
+    )]
+    NoKey(String),
     /// No such task.
     #[error("there is no task {0}")]
     NoSuchTask(TaskId),
@@ -242,7 +253,7 @@ impl Queue {
             .max_lifetime(Duration::from_secs(3600))
             .connect_with(options)
             .await?;
-        Ok(Queue { pool, turn: Arc::default() })
+        Ok(Queue { pool, turn: Arc::default(), keys: Arc::default() })
     }
 
     /// The same queue over connections of its own, on which Postgres gives up a statement after `limit`.
@@ -255,7 +266,7 @@ impl Queue {
             .idle_timeout(Duration::from_secs(600))
             .max_lifetime(Duration::from_secs(3600))
             .connect_lazy_with(options);
-        Queue { pool, turn: self.turn.clone() }
+        Queue { pool, turn: self.turn.clone(), keys: self.keys.clone() }
     }
 
     /// Brings the schema up to date. Several programs may do so at once; one does it, the others wait.

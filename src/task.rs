@@ -13,7 +13,7 @@ use url::Url;
 
 mod payload;
 
-pub use payload::{CommentPayload, Payload, RegistrationPayload, TASK_TYPES};
+pub use payload::{CommentPayload, Payload, RegistrationPayload, SECRET_FIELDS, TASK_TYPES};
 
 /// Largest payload, in bytes of its JSON text. The schema has the same bound as a CHECK.
 pub const MAX_PAYLOAD_BYTES: usize = 1_000_000;

@@ -40,7 +40,7 @@ pub use errors::{WriteError, WriteErrors, write_errors_total};
 pub use finished::{Decided, Finished, finished_run};
 pub use journal::{Journal, Kept};
 pub use recovery::{LostAttempt, Recovered, recover_run};
-pub use redaction::Redactor;
+pub use redaction::{Redactor, shown_url};
 pub use result::{FinalResult, finalize_run};
 pub use run::{Run, RunStart, init_run};
 pub use runs_dir::RunsDir;

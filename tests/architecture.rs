@@ -18,14 +18,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("devdb", &[]),
     ("site", &["config", "record"]),
     ("mailbox", &["config", "failure"]),
-    ("queue", &["failure", "fault", "record", "retry", "site", "task"]),
+    ("seal", &["task"]),
+    ("queue", &["failure", "fault", "record", "retry", "seal", "site", "task"]),
     ("browser", &["failure", "fault", "site"]),
     ("telemetry", &["failure", "fault", "record", "task"]),
     (
         "automation",
         &["browser", "config", "cost", "failure", "fault", "llm", "mailbox", "record", "site", "task", "telemetry"],
     ),
-    ("web", &["config", "failure", "queue", "record", "site", "task", "telemetry"]),
+    ("web", &["config", "failure", "queue", "record", "seal", "site", "task", "telemetry"]),
     (
         "worker",
         &[
@@ -40,6 +41,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "queue",
             "record",
             "retry",
+            "seal",
             "site",
             "task",
             "telemetry",
@@ -63,6 +65,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "queue",
             "record",
             "retry",
+            "seal",
             "site",
             "task",
             "telemetry",

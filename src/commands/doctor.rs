@@ -10,6 +10,7 @@ use super::{Database, print_json, print_line};
 use crate::browser::{BrowserPool, SandboxReport};
 use crate::cli::JsonArgs;
 use crate::config::Config;
+use crate::queue::Queue;
 
 /// How far the clock may be from Postgres' before it is worth a word.
 const CLOCK_SKEW: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
@@ -123,7 +124,7 @@ async fn check_postgres(config: &Config) -> Vec<Check> {
         Ok(Ok(database)) => database,
     };
     let before = chrono::Utc::now();
-    let checks = match database.queue.now().await {
+    let mut checks = match database.queue.now().await {
         Err(error) => vec![Check::bad("postgres", error.to_string(), mend)],
         Ok(theirs) => {
             let ours = before + (chrono::Utc::now() - before) / 2;
@@ -137,8 +138,47 @@ async fn check_postgres(config: &Config) -> Vec<Check> {
             vec![Check::good("postgres", "reachable, schema up to date"), clock]
         }
     };
+    if checks.iter().all(|check| check.name != "postgres" || check.ok) {
+        checks.push(check_secrets(&database.queue).await);
+    }
     database.close().await;
     checks
+}
+
+/// How passwords of tasks are kept. In the clear is no fault, but worth a word.
+async fn check_secrets(queue: &Queue) -> Check {
+    let kept = match timeout(LIMIT, queue.kept_secrets()).await {
+        Ok(Ok(kept)) => kept,
+        Ok(Err(error)) => return Check::bad("passwords", error.to_string(), "see whether Postgres is overloaded"),
+        Err(_) => return Check::bad("passwords", "could not be counted in time", "see whether Postgres is overloaded"),
+    };
+    let clear: i64 = kept.iter().filter(|kept| kept.key.is_none()).map(|kept| kept.tasks).sum();
+    let sealed = kept.iter().filter_map(|kept| kept.key.as_deref().map(|key| (key, kept.tasks)));
+    let (ours, foreign): (Vec<_>, Vec<_>) = sealed.partition(|(key, _)| queue.keys().has(key));
+    let list = |keys: &[(&str, i64)]| {
+        keys.iter().map(|(key, tasks)| format!("{tasks} under key {key}")).collect::<Vec<_>>().join(", ")
+    };
+    if !foreign.is_empty() {
+        let mend = "set secrets.key to that key, or name it in secrets.older_keys";
+        return Check::bad("passwords", format!("encrypted with a key that is missing here: {}", list(&foreign)), mend);
+    }
+    let reseal = "encrypt them too: `pagehand migrate --reseal`";
+    match queue.keys().current() {
+        None if ours.is_empty() => Check {
+            mend: Some("`openssl rand -base64 32` makes a key; refer to it by secrets.key".to_owned()),
+            ..Check::good("passwords", format!("stored in the clear ({clear} tasks have one)"))
+        },
+        Some(key) => {
+            let found = format!(
+                "encrypted with key {key} ({clear} in the clear{}{})",
+                if ours.is_empty() { "" } else { ", " },
+                list(&ours)
+            );
+            let behind = clear > 0 || ours.iter().any(|(other, _)| *other != key);
+            Check { mend: behind.then(|| reseal.to_owned()), ..Check::good("passwords", found) }
+        }
+        None => Check::good("passwords", list(&ours)),
+    }
 }
 
 fn check_runs(config: &Config) -> Check {

@@ -13,6 +13,7 @@ use super::{Database, Usage, print_json};
 use crate::cli::{EnqueueArgs, EnqueueTask, TaskArgs};
 use crate::config::{Config, SecretRef};
 use crate::queue::{Enqueued, Queue};
+use crate::seal::has_secret;
 use crate::site::{Enrolment, not_enrolled};
 use crate::task::{FieldError, NewTask};
 
@@ -50,11 +51,16 @@ pub async fn run(config: Config, args: EnqueueArgs) -> anyhow::Result<()> {
         }
     };
     let database = Database::open(&config).await?;
+    let in_the_clear =
+        database.queue.keys().current().is_none() && candidates.iter().any(|(_, task)| has_secret(&task.payload));
     let enqueued = enqueue(&database.queue, &config, candidates, &mut problems, args.skip_invalid).await;
     database.close().await;
     let enqueued = enqueued?;
 
     problems.sort_by_key(|problem| problem.line);
+    if in_the_clear && !enqueued.is_empty() {
+        eprintln!("note: passwords are stored in the clear; set secrets.key to have them encrypted");
+    }
     let refused = !problems.is_empty() && !args.skip_invalid;
     if args.json {
         let ids: Vec<_> = enqueued.iter().map(|task| task.id).collect();

@@ -19,6 +19,12 @@ pub async fn run(config: Config, args: ServeArgs) -> anyhow::Result<()> {
     let settings = web_settings(&config, args.listen)?;
     let stop = stop_on_signals()?;
     let database = Database::open(&config).await?;
+    if database.queue.keys().current().is_none() {
+        tracing::warn!(
+            event = "secrets.none",
+            "passwords of tasks are stored in the clear; set secrets.key to have them encrypted"
+        );
+    }
     let served = match Server::bind(settings, database.queue.clone(), config.runs.dir.clone()).await {
         Ok(server) => {
             // Err: no systemd, or one that does not listen.

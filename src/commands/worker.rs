@@ -99,6 +99,7 @@ async fn start(
     let warm = warm.context("Chrome did not start in time; `pagehand doctor` says why")?;
     warm.context("Chrome can't be started; `pagehand doctor` says why")?;
     check_chrome(config, &browsers).await?;
+    check_keys(queue).await?;
     let identity = identity(args.instance)?;
     let presence = queue.be_present(&identity).await.context("the worker can't show that it is alive")?;
     crate::observability::name_worker(&identity.name);
@@ -106,6 +107,26 @@ async fn start(
     let worker = Worker::new(queue.clone(), identity, runs, browsers, Registry::standard(), settings);
     serve_metrics(&worker, config.worker.metrics_listen).await?;
     Ok((Arc::new(worker), if args.drain { Until::Drained } else { Until::Stopped }, presence))
+}
+
+/// Whether this worker can open the passwords that the queue keeps sealed.
+async fn check_keys(queue: &Queue) -> anyhow::Result<()> {
+    let (known, missing): (Vec<_>, Vec<_>) =
+        queue.sealing_keys().await?.into_iter().partition(|key| queue.keys().has(key));
+    let missing = missing.join(", ");
+    anyhow::ensure!(
+        missing.is_empty() || !known.is_empty(),
+        "this queue keeps passwords encrypted (key {missing}) and this worker does not have the key; set secrets.key to it, \
+         or name it in secrets.older_keys"
+    );
+    if !missing.is_empty() {
+        tracing::warn!(
+            event = "secrets.key_missing",
+            keys = missing,
+            "passwords may be encrypted with keys that this worker lacks; name them in secrets.older_keys"
+        );
+    }
+    Ok(())
 }
 
 /// The language model to ask, where one is configured.

@@ -1,5 +1,6 @@
 //! Adding tasks: any number in one transaction, in chunks of arrays.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 
@@ -7,6 +8,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::{Enqueued, Queue, QueueError, bounded, clean, is_rolled_back, wake};
+use crate::seal::Keys;
 use crate::task::{NewTask, TaskId};
 
 /// Most tasks in one statement, and most bytes of payload.
@@ -20,9 +22,11 @@ impl Queue {
     /// says nothing. Sites are checked by the caller.
     ///
     /// # Errors
+    /// There is no key to seal a secret with ([`QueueError::NoKey`]), or
     /// Postgres can't be reached or can't store one of them: then none was added, unless it is unknown whether the last
     /// answer was lost after the commit ([`QueueError::is_transient`]). A dedupe key makes it safe to send again.
     pub async fn enqueue(&self, tasks: &[NewTask], default_max_retries: u32) -> Result<Vec<Enqueued>, QueueError> {
+        self.check_sealing(tasks).await?;
         let payloads: Vec<String> = tasks.iter().map(|task| clean::json(&task.payload).to_string()).collect();
         repeated_transaction(|| async {
             let mut transaction = bounded(self.pool.begin()).await?;
@@ -31,7 +35,7 @@ impl Queue {
             while from < tasks.len() {
                 let to = chunk_end(&payloads, from);
                 let chunk = Columns::new(&tasks[from..to], &payloads[from..to], default_max_retries);
-                answers.extend(chunk.insert(&mut transaction).await?);
+                answers.extend(chunk.insert(&self.keys, &mut transaction).await?);
                 from = to;
             }
             if answers.iter().any(|answer: &Enqueued| !answer.deduplicated) {
@@ -71,6 +75,7 @@ fn chunk_end(payloads: &[String], from: usize) -> usize {
 
 /// The tasks of one statement, column by column.
 pub(super) struct Columns<'a> {
+    tasks: &'a [NewTask],
     task_types: Vec<&'a str>,
     urls: Vec<String>,
     sites: Vec<&'a str>,
@@ -88,6 +93,7 @@ impl<'a> Columns<'a> {
     pub(super) fn new(tasks: &'a [NewTask], payloads: &'a [String], default_max_retries: u32) -> Self {
         let max_retries = |task: &NewTask| task.max_retries.unwrap_or(default_max_retries).min(100).cast_signed();
         Self {
+            tasks,
             task_types: tasks.iter().map(|task| task.task_type.as_str()).collect(),
             urls: tasks.iter().map(|task| clean::text(&task.url).into_owned()).collect(),
             sites: tasks.iter().map(|task| task.site.as_str()).collect(),
@@ -108,7 +114,22 @@ impl<'a> Columns<'a> {
         }
     }
 
-    pub(super) async fn insert(&self, connection: &mut PgConnection) -> Result<Vec<Enqueued>, sqlx::Error> {
+    /// The payloads as they are stored, given the tasks' ids: what is sealed is sealed for one task.
+    fn sealed(&self, keys: &Keys, ids: &[i64]) -> Vec<Cow<'a, str>> {
+        let sealed = self.tasks.iter().zip(ids).map(|(task, id)| {
+            keys.seal(TaskId(*id), &task.url, &task.payload).map(|sealed| clean::json(&sealed).to_string())
+        });
+        sealed
+            .zip(self.payloads)
+            .map(|(sealed, clear)| sealed.map_or(Cow::Borrowed(clear.as_str()), Cow::Owned))
+            .collect()
+    }
+
+    pub(super) async fn insert(
+        &self,
+        keys: &Keys,
+        connection: &mut PgConnection,
+    ) -> Result<Vec<Enqueued>, sqlx::Error> {
         let ids = bounded(
             sqlx::query_scalar!(
                 r#"SELECT nextval(pg_get_serial_sequence('tasks', 'id')) AS "id!" FROM generate_series(1, $1)"#,
@@ -119,9 +140,11 @@ impl<'a> Columns<'a> {
         .await?;
         let mut answers: Vec<Enqueued> =
             ids.iter().map(|id| Enqueued { id: TaskId(*id), deduplicated: false }).collect();
+        let payloads = self.sealed(keys, &ids);
+        let payloads: Vec<&str> = payloads.iter().map(Cow::as_ref).collect();
         let mut open = ids;
         for _ in 0..DEDUPE_TRIES {
-            let added: Vec<i64> = bounded(self.insert_as(&open, connection)).await?;
+            let added: Vec<i64> = bounded(self.insert_as(&open, &payloads, connection)).await?;
             if added.len() == open.iter().filter(|id| **id != 0).count() {
                 return Ok(answers);
             }
@@ -157,7 +180,12 @@ impl<'a> Columns<'a> {
     }
 
     /// Inserts the tasks whose id is not 0, and says the ids of those that no live task's dedupe key kept out.
-    async fn insert_as(&self, ids: &[i64], connection: &mut PgConnection) -> Result<Vec<i64>, sqlx::Error> {
+    async fn insert_as(
+        &self,
+        ids: &[i64],
+        payloads: &[&str],
+        connection: &mut PgConnection,
+    ) -> Result<Vec<i64>, sqlx::Error> {
         sqlx::query_scalar!(
             r#"INSERT INTO tasks (id, task_type, url, site, campaign_id, payload, max_retries, priority, run_at, ready,
                                   dedupe_key, traceparent, request_id)
@@ -176,7 +204,7 @@ impl<'a> Columns<'a> {
             &self.urls,
             &self.sites as &[&str],
             &self.campaigns as &[Option<i64>],
-            self.payloads,
+            payloads as &[&str],
             &self.max_retries,
             &self.priorities,
             &self.run_ats as &[Option<DateTime<Utc>>],

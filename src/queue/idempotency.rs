@@ -43,6 +43,7 @@ impl Queue {
         default_max_retries: u32,
         request: RequestKey<'_>,
     ) -> Result<Once, QueueError> {
+        self.check_sealing(std::slice::from_ref(task)).await?;
         let payloads = [clean::json(&task.payload).to_string()];
         let (who, key) = (clean::text(request.who), clean::text(request.key));
         let added = repeated(is_rolled_back, || async {
@@ -67,7 +68,7 @@ impl Queue {
                 return Ok(if same { Once::Again(TaskId(before.task_id)) } else { Once::Mismatch });
             }
             let columns = Columns::new(std::slice::from_ref(task), &payloads, default_max_retries);
-            let answers = columns.insert(&mut transaction).await?;
+            let answers = columns.insert(&self.keys, &mut transaction).await?;
             let added = *answers.first().ok_or(sqlx::Error::RowNotFound)?;
             sqlx::query!(
                 "INSERT INTO idempotency_keys (who, key, fingerprint, task_id) VALUES ($1, $2, $3, $4)

@@ -8,6 +8,9 @@ use super::{FieldError, MAX_PAYLOAD_BYTES};
 /// The task types of this version, by the names that `enqueue` takes.
 pub const TASK_TYPES: [&str; 2] = ["comment", "registration"];
 
+/// Fields of payloads that are secret, whatever the task type.
+pub const SECRET_FIELDS: [&str; 1] = ["password"];
+
 /// The checked payload of a task.
 #[derive(Debug, Clone)]
 pub enum Payload {

@@ -102,6 +102,11 @@ impl Redactor {
     }
 }
 
+/// An address without user info and without what its parameters say that is secret.
+pub fn shown_url(url: &str) -> Cow<'_, str> {
+    Redactor::default().text(url)
+}
+
 fn replace(text: &mut Cow<'_, str>, pattern: &Regex, with: impl Fn(&Captures<'_>) -> String) {
     if let Cow::Owned(changed) = pattern.replace_all(text, with) {
         *text = Cow::Owned(changed);

@@ -77,8 +77,8 @@ fn finalize(attempt: &Arc<Attempt>, result: &FinalResult) -> Vec<ArtifactRecord>
 
     let (steps, saved) = attempt.with_state(|state| (state.steps.clone(), state.saved.clone()));
     let failure = result.failure.as_ref().map(|failure| Failure {
-        message: clean_text(&attempt.redactor, &failure.message),
-        causes: failure.causes.iter().take(20).map(|cause| clean_text(&attempt.redactor, cause)).collect(),
+        message: clean_text(&attempt.redactor(), &failure.message),
+        causes: failure.causes.iter().take(20).map(|cause| clean_text(&attempt.redactor(), cause)).collect(),
         ..failure.clone()
     });
     let fields = result_fields(
@@ -86,7 +86,7 @@ fn finalize(attempt: &Arc<Attempt>, result: &FinalResult) -> Vec<ArtifactRecord>
         result.execution_time,
         attempt.retry_count,
         &steps,
-        clean_meta(&attempt.redactor, &Value::Object(result.details.clone())),
+        clean_meta(&attempt.redactor(), &Value::Object(result.details.clone())),
     );
     let missing = attempt.with_state(|state| state.missing.clone());
     let missing: Vec<(&str, &str)> = missing.iter().map(|(what, (_, _, cause))| (*what, cause.as_str())).collect();

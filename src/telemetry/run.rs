@@ -83,7 +83,8 @@ pub(super) struct Attempt {
     pub(super) started_at: DateTime<Utc>,
     /// Redacted and bounded.
     pub(super) meta: Map<String, Value>,
-    pub(super) redactor: Redactor,
+    /// What is kept out of the record, and what takes it out.
+    hidden: Mutex<(Vec<SecretString>, Redactor)>,
     pub(super) runs: RunsDir,
     pub(super) errors: Errors,
     /// The machine's clock when the run began, and when that was by the monotonic one.
@@ -126,6 +127,12 @@ struct Owned {
     result: Option<Identity>,
 }
 
+impl Attempt {
+    pub(super) fn redactor(&self) -> Redactor {
+        locked(&self.hidden).1.clone()
+    }
+}
+
 impl Owned {
     fn of(dir: &Dir) -> Owned {
         Owned { init: dir.identity(INIT), result: dir.identity(RESULT) }
@@ -163,7 +170,7 @@ pub async fn init_run(dir: &RunsDir, start: RunStart) -> Run {
         retry_count: start.retry_count,
         started_at: start.started_at,
         meta,
-        redactor,
+        hidden: Mutex::new((start.secrets, redactor)),
         runs,
         errors: Errors::new(start.task_id),
         base,
@@ -195,8 +202,15 @@ impl Run {
     }
 
     /// Takes the run's secrets out of texts for rows, logs and answers.
-    pub fn redactor(&self) -> &Redactor {
-        &self.0.redactor
+    pub fn redactor(&self) -> Redactor {
+        self.0.redactor()
+    }
+
+    /// From now on this is kept out of the record as well: something secret that was not known when it began.
+    pub fn hide(&self, secret: SecretString) {
+        let mut hidden = locked(&self.0.hidden);
+        hidden.0.push(secret);
+        hidden.1 = Redactor::new(&hidden.0);
     }
 
     /// Begins a timed step. Its line is written when the guard is finished, or dropped: then as failed.

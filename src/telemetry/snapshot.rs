@@ -192,7 +192,7 @@ fn save_file(
     };
     if saved.is_none() {
         let cause = match content {
-            Err(cause) => clean_text(&attempt.redactor, cause),
+            Err(cause) => clean_text(&attempt.redactor(), cause),
             Ok(_) => {
                 attempt.errors.cause_of(what).unwrap_or_else(|| "the run directory could not be opened".to_owned())
             }
@@ -231,7 +231,7 @@ fn dom_file(attempt: &Attempt, dom: &Dom) -> (String, String, String) {
     let limit = attempt.runs.dom_limit;
     // What lies far beyond the limit is not even looked at for secrets.
     let looked_at = &dom.html[..dom.html.floor_char_boundary(limit.saturating_mul(2))];
-    let clean = attempt.redactor.text(looked_at);
+    let clean = attempt.redactor().text(looked_at);
     let (head, page) = inert(&clean);
     let kept = page.floor_char_boundary(limit.saturating_sub(head.len()));
     let full = dom.full_bytes.unwrap_or(dom.html.len() as u64);

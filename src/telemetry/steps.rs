@@ -44,7 +44,7 @@ pub fn log_step(run: &Run, step: &str, meta: Value) {
 
 /// Notes that `step` happened at `at`, by this machine's clock; otherwise as [`log_step`].
 pub fn log_step_at(run: &Run, step: &str, at: DateTime<Utc>, meta: Value) {
-    let meta = clean_meta(run.redactor(), &meta);
+    let meta = clean_meta(&run.redactor(), &meta);
     let ok = meta.get("failure_reason").is_none_or(Value::is_null);
     let error = if ok { None } else { meta.get("error").and_then(Value::as_str).map(str::to_owned) };
     let times = Times { started_at: at, finished_at: at, duration: Duration::ZERO };
@@ -56,7 +56,7 @@ pub fn log_step_at(run: &Run, step: &str, at: DateTime<Utc>, meta: Value) {
 pub fn log_failure(run: &Run, step: &str, failure: &Failure, meta: Value) {
     let now = run.now();
     let times = Times { started_at: now, finished_at: now, duration: Duration::ZERO };
-    let (error, meta) = failed(run.redactor(), failure, &meta);
+    let (error, meta) = failed(&run.redactor(), failure, &meta);
     record(run, step, false, times, Usage::default(), Some(error), meta);
 }
 
@@ -132,7 +132,7 @@ impl OpenStep {
         // By the monotonic clock, so that a clock that was set back can't end a step before it began.
         let finished_at = self.started_at + TimeDelta::from_std(duration).unwrap_or_default();
         let times = Times { started_at: self.started_at, finished_at, duration };
-        let redactor = self.run.redactor();
+        let redactor = &self.run.redactor();
         let (error, meta) = match outcome {
             Ok(()) => (None, clean_meta(redactor, &self.meta)),
             Err(failure) => {

@@ -135,6 +135,11 @@ impl From<QueueError> for Problem {
                 ),
             )
             .with_code("outcome.uncertain"),
+            QueueError::NoKey(_) => {
+                tracing::error!(event = "web.no_key", error = %error, "a task with a password was refused");
+                let detail = "passwords are encrypted here, and this server has no key; its operator sets secrets.key";
+                Problem::unavailable(detail).with_code("secrets.no_key")
+            }
             _ if error.is_transient() => {
                 tracing::warn!(event = "web.database_unavailable", error = %error, "postgres did not answer");
                 Problem::unavailable(

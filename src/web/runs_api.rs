@@ -17,6 +17,7 @@ use super::problem::{Problem, ProblemBody};
 use super::request_id::RequestId;
 use super::{Shared, pages, wire};
 use crate::queue::{Cursor, Once, QueueError, RequestKey, RunFilter};
+use crate::seal::masked;
 use crate::task::{FieldError, NewTask, TaskId, TaskStatus};
 
 /// Most runs on a page, and on one where nothing is said.
@@ -222,7 +223,12 @@ pub async fn enqueue(
         let status = if added.deduplicated { StatusCode::OK } else { StatusCode::CREATED };
         return Ok(enqueued(status, added.id, added.deduplicated));
     };
-    let fingerprint: [u8; 32] = Sha256::digest(body.to_string().as_bytes()).into();
+    // Not of its secrets: they could be guessed from it.
+    let mut shown = body;
+    if let Some(payload) = shown.get_mut("payload") {
+        *payload = masked(payload);
+    }
+    let fingerprint: [u8; 32] = Sha256::digest(shown.to_string().as_bytes()).into();
     let request = RequestKey { who: &caller.name, key: &key, fingerprint: &fingerprint };
     match app.queue.enqueue_once(&task, app.default_max_retries, request).await? {
         Once::Added(added) if added.deduplicated => Ok(enqueued(StatusCode::OK, added.id, true)),

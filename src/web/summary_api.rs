@@ -18,6 +18,7 @@ use super::problem::{Problem, ProblemBody};
 use super::{Shared, pages, wire};
 use crate::queue::{FailureCount, Part, StepSummary, Totals, WorkerNow};
 use crate::record::rfc3339;
+use crate::telemetry::shown_url;
 
 /// How long `/readyz` waits for Postgres.
 const READY_LIMIT: Duration = Duration::from_secs(2);
@@ -224,7 +225,10 @@ pub async fn workers(
     Query(fields): Query,
 ) -> Result<Response, Problem> {
     fields.finish().map_err(Problem::parameters)?;
-    let workers = app.queue.workers().await?;
+    let mut workers = app.queue.workers().await?;
+    for task in workers.iter_mut().flat_map(|worker| &mut worker.tasks) {
+        task.url = shown_url(&task.url).into_owned();
+    }
     Ok(match wanted {
         Wanted::Json => Json(Workers { workers }).into_response(),
         Wanted::Html => pages::workers::page(&caller, &workers).into_response(),

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::queue;
 use crate::record::rfc3339;
+use crate::telemetry::shown_url;
 
 /// A page of runs, newest first.
 #[derive(Debug, Serialize, ToSchema)]
@@ -224,7 +225,7 @@ impl From<queue::RunSummary> for Run {
             id: run.id,
             task_type: run.task_type,
             status: run.status,
-            url: run.url,
+            url: shown_url(&run.url).into_owned(),
             site: run.site,
             campaign_id: run.campaign_id,
             priority: run.priority,

@@ -25,8 +25,9 @@ use crate::failure::{Failure, FailureReason};
 use crate::fault;
 use crate::queue::{Claimed, Outcome, Settled, Settlement};
 use crate::record::rfc3339;
+use crate::seal::OpenError;
 use crate::site::{Enrolment, Origin};
-use crate::task::{Lease, Payload, Task, check_url};
+use crate::task::{Lease, Payload, SECRET_FIELDS, Task, check_url};
 use crate::telemetry::{
     Decided, FinalResult, Run, RunStart, SnapshotKind, finalize_run, init_run, log_failure, log_step, log_step_at,
 };
@@ -59,8 +60,9 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
     fault::point!("attempt.begin");
     let held = Arc::new(held);
     let loaded = worker.load_support(&claimed.task).await;
+    let payload = open_payload(worker, &claimed.task);
     let secrets = loaded.as_ref().map(|loaded| loaded.secrets.clone()).unwrap_or_default();
-    let run = open_record(worker, &claimed, before, secrets).await;
+    let run = open_record(worker, &claimed, payload.as_ref().ok(), before, secrets).await;
     held.attach(&run);
 
     let gate = Arc::new(Gate {
@@ -72,7 +74,8 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
         let_go: AtomicBool::new(false),
         answered: AtomicBool::new(false),
     });
-    let result = carry_out(worker, &claimed, loaded, &run, &held, &gate).await.map_err(|ended| redacted(&run, ended));
+    let result =
+        carry_out(worker, &claimed, payload, loaded, &run, &held, &gate).await.map_err(|ended| redacted(&run, ended));
     let result = result.map(|details| run.redactor().fields(&details));
 
     let execution_time = began.elapsed();
@@ -163,7 +166,24 @@ fn redacted(run: &Run, ended: Ended) -> Ended {
     Ended::Failed(Failure { message: clean(failure.message), causes, ..failure })
 }
 
-async fn open_record(worker: &Worker, claimed: &Claimed, before: Before, mut secrets: Vec<SecretString>) -> Run {
+/// The payload with its secrets in the clear. The task itself keeps them as they came.
+fn open_payload(worker: &Worker, task: &Task) -> Result<Value, Failure> {
+    worker.queue.keys().open(task.id, &task.url, &task.payload).map_err(|error| match &error {
+        // Whoever starts the worker anew with the key lets the task go on.
+        OpenError::NoKey { .. } => Failure::retryable(FailureReason::Unknown, "secrets.no_key", error.to_string()),
+        OpenError::Unreadable { .. } => {
+            Failure::terminal(FailureReason::Unknown, "secrets.unreadable", error.to_string())
+        }
+    })
+}
+
+async fn open_record(
+    worker: &Worker,
+    claimed: &Claimed,
+    payload: Option<&Value>,
+    before: Before,
+    mut secrets: Vec<SecretString>,
+) -> Run {
     let task = &claimed.task;
     let mut meta = Map::new();
     meta.insert("task_type".into(), json!(task.task_type));
@@ -180,9 +200,9 @@ async fn open_record(worker: &Worker, claimed: &Claimed, before: Before, mut sec
     meta.insert("trace_id".into(), json!(before.trace.trace_id()));
     meta.insert("span_id".into(), json!(before.trace.span_id()));
     meta.insert("request_id".into(), json!(task.request_id));
-    if let Ok(Payload::Registration(payload)) = Payload::parse(&task.task_type, &task.payload) {
-        secrets.push(payload.password);
-    }
+    // Also of a payload that is refused: its password may be the only thing about it that is right.
+    let texts = payload.into_iter().flat_map(|payload| SECRET_FIELDS.map(|field| payload.get(field)?.as_str()));
+    secrets.extend(texts.flatten().map(SecretString::from));
     let start = RunStart {
         task_id: task.id,
         fence: claimed.fence,
@@ -210,6 +230,7 @@ async fn open_record(worker: &Worker, claimed: &Claimed, before: Before, mut sec
 async fn carry_out(
     worker: &Worker,
     claimed: &Claimed,
+    payload: Result<Value, Failure>,
     loaded: Result<Loaded, Failure>,
     run: &Run,
     held: &Arc<Held>,
@@ -217,7 +238,7 @@ async fn carry_out(
 ) -> Result<Map<String, Value>, Ended> {
     let task = &claimed.task;
     log_step(run, "getting_automation_class", json!({"task_type": task.task_type}));
-    let (automation, payload, enrolment) = admit(worker, task).await.map_err(Ended::Failed)?;
+    let (automation, payload, enrolment) = admit(worker, task, payload).await.map_err(Ended::Failed)?;
     log_step(run, "automation_class_obtained", json!({"automation": automation.task_type()}));
     let Loaded { support, pass, .. } = loaded.map_err(Ended::Failed)?;
 
@@ -225,6 +246,8 @@ async fn carry_out(
     let proxy = worker.take_proxy(&task.site).await.map_err(Ended::Failed)?;
     match &proxy {
         Some(proxy) => {
+            // A proxy may repeat it in what it says, and in the pages that pass through it.
+            proxy.upstream.password.iter().for_each(|password| run.hide(password.clone()));
             log_step(run, "proxy_obtained", json!({"proxy_id": proxy.id.0, "proxy": proxy.upstream.url.as_str()}))
         }
         None => log_step(run, "no_proxy_available", json!({})),
@@ -340,14 +363,18 @@ fn limits(task_timeout: Duration) -> StepLimits {
 }
 
 /// Checks what can be checked before Chrome is asked for anything: again, because the row may have been written by hand.
-async fn admit(worker: &Worker, task: &Task) -> Result<(Arc<dyn Automation>, Payload, Enrolment), Failure> {
+async fn admit(
+    worker: &Worker,
+    task: &Task,
+    payload: Result<Value, Failure>,
+) -> Result<(Arc<dyn Automation>, Payload, Enrolment), Failure> {
     let refuse = |code: &'static str, message: String| Failure::terminal(FailureReason::Unknown, code, message);
     let automation = worker.registry.get(&task.task_type).ok_or_else(|| {
         let known = worker.registry.task_types().join(", ");
         refuse("input.unknown_task_type", format!("task type `{}` is unknown; known are {known}", task.task_type))
     })?;
     let url = check_url(&task.url).map_err(|problem| refuse("policy.url_denied", format!("url: {problem}")))?;
-    let payload = Payload::parse(&task.task_type, &task.payload).map_err(|errors| {
+    let payload = Payload::parse(&task.task_type, &payload?).map_err(|errors| {
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         refuse("input.invalid_payload", errors.join("; "))
     })?;

@@ -40,6 +40,8 @@ impl Gate {
         if !self.held.is_ours() {
             return Err(lease_lost());
         }
+        // Nobody acts on what it says; the page's address may hold what the task keeps secret.
+        let intent = self.run.redactor().value(&intent);
         let (sent, step) = (Instant::now(), intent.clone());
         // The request is held meanwhile; a page waits that long, and no longer than the lease allows.
         let committed =

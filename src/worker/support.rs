@@ -63,7 +63,11 @@ impl Worker {
                 Failure::retryable(FailureReason::Unknown, "profile.secret", message)
             })
         };
-        let secrets = profile.secrets().into_iter().map(secret).collect::<Result<Vec<_>, _>>()?;
+        let mut secrets = profile.secrets().into_iter().map(secret).collect::<Result<Vec<_>, _>>()?;
+        // What a mail server or a language model says may repeat these. One that can't be had can't be repeated either.
+        let mailboxes = [&profile.mailbox, &self.settings.mailbox].into_iter().filter_map(|one| one.password.as_ref());
+        secrets.extend(mailboxes.filter_map(|password| password.resolve().ok()));
+        secrets.extend(self.settings.assistant.as_ref().and_then(|assistant| assistant.key().cloned()));
         let named = |named: &BTreeMap<String, SecretRef>| {
             named
                 .iter()

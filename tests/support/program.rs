@@ -53,6 +53,12 @@ impl Program {
         self
     }
 
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Program {
+        self.env.retain(|(known, _)| known != name);
+        self
+    }
+
     pub fn runs(&self) -> PathBuf {
         self.dir.path().join("runs")
     }

@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use super::{Place, badge, compare, format, layout, timeline, verdict};
 use crate::queue::{Artifact, Attempt, AuditEntry, RunDetail};
+use crate::telemetry::shown_url;
 use crate::web::auth::Caller;
 use crate::web::thumbnail::Size;
 use crate::web::wire::without_secrets;
@@ -151,7 +152,7 @@ fn facts(run: &RunDetail) -> Markup {
     let fact = |name: &str, value: Markup| html! { div { dt { (name) } dd { (value) } } };
     html! {
         dl class="facts" {
-            div class="wide" { dt { "Page" } dd { a href=(summary.url) rel="noreferrer noopener" { (summary.url) } } }
+            div class="wide" { dt { "Page" } dd { a href=(shown_url(&summary.url)) rel="noreferrer noopener" { (shown_url(&summary.url)) } } }
             (fact("Enqueued", format::exact(summary.created_at)))
             @if let Some(time) = summary.finished_at { (fact("Ended", format::exact(time))) }
             (fact("Attempts", html! { (run.attempts.len()) span class="quiet" { ", at most " (summary.max_retries) @if summary.max_retries == 1 { " retry" } @else { " retries" } } }))

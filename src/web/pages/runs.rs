@@ -8,6 +8,7 @@ use super::{Place, badge, format, layout};
 use crate::failure::FailureReason;
 use crate::queue::{Cursor, RunFilter, RunPage, RunSummary, StatusCounts};
 use crate::task::{TASK_TYPES, TaskStatus};
+use crate::telemetry::shown_url;
 use crate::web::auth::Caller;
 use crate::web::input::as_query;
 use crate::web::thumbnail::Size;
@@ -220,7 +221,8 @@ fn table(caller: &Caller, list: &List) -> Markup {
 }
 
 fn row(caller: &Caller, run: &RunSummary, screenshot: Option<&String>) -> Markup {
-    let (host, path) = split(&run.url, &run.site);
+    let url = shown_url(&run.url);
+    let (host, path) = split(&url, &run.site);
     // The attempt under way is one more than those before it; a waiting task has made as many as it counts.
     let attempts = if run.status == "pending" { run.retry_count } else { run.retry_count + 1 };
     let attempts = if run.started_at.is_none() { 0 } else { attempts };
