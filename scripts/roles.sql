@@ -57,6 +57,9 @@ BEGIN
     LOOP
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO pagehand_worker, pagehand_web', one);
     END LOOP;
+    IF to_regclass('records_due') IS NOT NULL THEN
+        GRANT DELETE ON records_due TO pagehand_worker;
+    END IF;
     IF to_regclass('workers') IS NOT NULL THEN
         GRANT DELETE ON workers TO pagehand_worker;
         GRANT SELECT ON workers TO pagehand_web;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! init_run ──► log_step, Run::start_step, save_snapshot … ──► finalize_run        a worker, while it holds the lease
-//! recover_run                                                                  a reaper, for an attempt that died
+//! recover_run                                                                  a reaper, for an attempt without its result
 //! finished_run                                     a reaper, for one that died between its last word and the settlement
 //! ```
 //!
@@ -39,7 +39,7 @@ mod steps;
 pub use errors::{WriteError, WriteErrors, write_errors_total};
 pub use finished::{Decided, Finished, finished_run};
 pub use journal::{Journal, Kept};
-pub use recovery::{LostAttempt, Recovered, recover_run};
+pub use recovery::{EndedAttempt, Recovered, recover_run};
 pub use redaction::{Redactor, shown_url};
 pub use result::{FinalResult, finalize_run};
 pub use run::{Run, RunStart, init_run};

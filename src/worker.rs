@@ -316,7 +316,7 @@ impl Worker {
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         tokio::select! {
-            () = attempts.wait() => return self.deliver_last().await,
+            () = attempts.wait() => return self.settle_up().await,
             () = tokio::time::sleep(self.settings.drain) => {}
             () = stop.at_once.cancelled() => {}
         }
@@ -324,14 +324,18 @@ impl Worker {
         if tokio::time::timeout(STOP_GRACE, attempts.wait()).await.is_err() {
             tracing::error!(event = "worker.tasks_abandoned", tasks = attempts.len(), "tasks left to the reaper");
         }
-        self.deliver_last().await;
+        self.settle_up().await;
     }
 
-    /// One last try to deliver what is kept. What does not arrive stays for the next life of this worker.
-    async fn deliver_last(&self) {
+    /// One last try to deliver what is kept and to write what is due. What fails stays for the next life of this worker.
+    async fn settle_up(&self) {
         let tried = tokio::time::timeout(LAST_DELIVERY, outcomes::deliver(self)).await;
         if !matches!(tried, Ok(Ok(()))) {
             tracing::warn!(event = "outcome.left", "outcomes wait beside the runs for the next worker");
+        }
+        let tried = tokio::time::timeout(LAST_DELIVERY, reaper::write_records(self)).await;
+        if !matches!(tried, Ok(Ok(()))) {
+            tracing::warn!(event = "record.left", "final results of lost attempts are left to the next worker");
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use pagehand::queue::{Outcome, Renewal, Settled};
+use pagehand::queue::{Outcome, OwedEnd, Renewal, Settled};
 use pagehand::task::{Lease, TaskId};
 use serde_json::{Value, json};
 
@@ -165,4 +165,33 @@ async fn only_a_lost_attempt_is_completed_from_its_disk_and_what_it_recorded_its
     assert_eq!(queue.reap(10).await.unwrap().len(), 1);
     queue.complete_lost(lease, &[step(1, "not mine"), step(2, "result_failed")], &[]).await.unwrap();
     assert_eq!(names().await, ["mine", "result_failed"]);
+}
+
+#[tokio::test]
+async fn a_record_is_due_until_somebody_has_written_it() {
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    enqueue(&queue, 3).await;
+    let claimed = claim(&queue, 3).await;
+    let [lost, done, running] = [0, 1, 2].map(|n: usize| claimed[n].lease());
+    queue.owe_record(done).await.unwrap();
+    queue.owe_record(running).await.unwrap();
+    settle(&queue, done, Outcome::Completed { result: json!({"outcome": "posted"}) }).await;
+    sqlx::query("UPDATE tasks SET lease_expires_at = now() - interval '1 hour' WHERE id = $1")
+        .bind(lost.task_id.0)
+        .execute(&db.pool)
+        .await
+        .unwrap();
+    assert_eq!(queue.reap(10).await.unwrap().len(), 1);
+
+    let due = queue.claim_records_due(10).await.unwrap();
+    let ends: Vec<_> = due.iter().map(|owed| (owed.lease, owed.end.clone())).collect();
+    let posted = OwedEnd::Succeeded(json!({"outcome": "posted"}));
+    assert_eq!(ends, [(lost, OwedEnd::Lost), (done, posted)], "one that runs writes its own");
+    assert_eq!(queue.claim_records_due(10).await.unwrap(), [], "somebody is about it");
+
+    queue.record_written(done).await.unwrap();
+    sqlx::query("UPDATE records_due SET due_at = now()").execute(&db.pool).await.unwrap();
+    let again = queue.claim_records_due(10).await.unwrap();
+    assert_eq!(again.iter().map(|owed| owed.lease).collect::<Vec<_>>(), [lost]);
 }

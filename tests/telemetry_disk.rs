@@ -172,7 +172,8 @@ fn a_directory_of_somebody_else_is_refused_with_advice() {
     fs::set_permissions(&runs, fs::Permissions::from_mode(0o555)).unwrap();
     fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = root.path().join("test");
-    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    // By another process: what another test starts just then would keep a file that is open for writing here busy.
+    assert!(Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status().unwrap().success());
     let mut again = Command::new(program);
     again.args(["--exact", "a_directory_of_somebody_else_is_refused_with_advice"]).env(AS_NOBODY, &runs);
     if rustix::process::geteuid().is_root() {

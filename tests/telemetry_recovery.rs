@@ -6,7 +6,8 @@ use std::fs;
 use pagehand::failure::{Failure, FailureReason};
 use pagehand::task::TaskId;
 use pagehand::telemetry::{
-    Recovered, RunStart, SnapshotKind, Usage, finalize_run, init_run, log_step, recover_run, save_snapshot,
+    EndedAttempt, Recovered, RunStart, SnapshotKind, Usage, finalize_run, init_run, log_step, recover_run,
+    save_snapshot,
 };
 use serde_json::{Value, json};
 
@@ -295,4 +296,32 @@ async fn an_attempt_that_was_given_up_before_its_record_began_writes_none() {
     assert!(slept.is_revoked());
     assert_eq!(runs.json("final_result.json")["result"]["failure_code"], "infra.worker_lost");
     assert!(!runs.path("attempts").exists());
+}
+
+#[tokio::test]
+async fn an_attempt_that_lives_after_it_was_buried_adds_nothing_even_if_the_burial_failed_half_way() {
+    let runs = runs();
+    let run = init_run(&runs.dir, start(0, 5)).await;
+    log_step(&run, "open_page", json!({}));
+    // A directory where the final result should be: it can't be given its name.
+    fs::create_dir_all(runs.path("final_result.json/in_the_way")).unwrap();
+    fs::create_dir_all(runs.path("final_result.json.damaged")).unwrap();
+    assert_eq!(recover_run(&runs.dir, lost(0, 5)).await, Recovered::Unwritable);
+    log_step(&run, "fill_form", json!({}));
+    assert!(run.is_revoked());
+    let steps: Vec<_> = runs.lines().iter().map(|line| line["step"].clone()).collect();
+    assert_eq!(steps, ["open_page", "result_failed"]);
+}
+
+#[tokio::test]
+async fn the_result_of_a_success_that_could_not_be_written_is_written_later() {
+    let runs = runs();
+    let run = init_run(&runs.dir, start(0, 5)).await;
+    log_step(&run, "result_success", json!({}));
+    let details = json!({"outcome": "posted"}).as_object().unwrap().clone();
+    let ended = EndedAttempt { failure: None, details, ..lost(0, 5) };
+    assert!(matches!(recover_run(&runs.dir, ended).await, Recovered::Written { .. }));
+    let written = runs.json("final_result.json");
+    assert_eq!((&written["result"]["success"], &written["result"]["outcome"]), (&json!(true), &json!("posted")));
+    assert_eq!(runs.lines().last().unwrap()["step"], "result_success");
 }

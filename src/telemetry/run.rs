@@ -281,13 +281,7 @@ impl Attempt {
         let unarchived = archived.is_err();
         match archived {
             Ok(()) => {
-                let init = Init {
-                    task_id: self.task_id,
-                    started_at: rfc3339(self.started_at),
-                    attempt: self.fence,
-                    meta: &self.meta,
-                };
-                if let Err(error) = init.write(&dir) {
+                if let Err(error) = self.write_init(&dir) {
                     self.errors.note("init", &error);
                 }
             }
@@ -304,6 +298,11 @@ impl Attempt {
         state.owned = owned;
         state.disk = Some(Arc::new(Disk { dir, steps }));
         Ok(())
+    }
+
+    pub(super) fn write_init(&self, dir: &Dir) -> io::Result<()> {
+        let (task_id, attempt, started_at) = (self.task_id, self.fence, rfc3339(self.started_at));
+        Init { task_id, started_at, attempt, meta: &self.meta }.write(dir)
     }
 
     /// The open directory, for what nobody can see yet.

@@ -83,6 +83,7 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
     let ended = result.as_ref().err().map(Ended::failure);
     let earlier = claimed.open_intent.as_ref().is_some_and(|intent| intent.let_go && !intent.awaits_mail());
     let open = gate.is_open() || (earlier && !gate.answered.load(Ordering::SeqCst));
+    let open = open && fault::guard!("verdict.open");
     let submission = if open { Submission::Open } else { Submission::Settled };
     let outcome = decide(&claimed.task, result, submission, &worker.settings.retry);
     worker.metrics.ended(&claimed.task, outcome.as_ref(), execution_time);
@@ -105,6 +106,11 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
     fault::point!("attempt.recorded");
     if run.is_revoked() {
         return abandon(&run, lease);
+    }
+    if !artifacts.iter().any(|file| file.kind == "result")
+        && let Err(error) = worker.queue.owe_record(lease).await
+    {
+        worker.state.outage.failed("it is not on record that a final result is due", error);
     }
     if let Outcome::Completed { result } = &mut outcome {
         flag_missing_evidence(&run, &mut details);

@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Worker;
+use crate::fault;
 use crate::queue::{Lapsed, Settled, Settlement, SettlementRecord};
 use crate::retry::Reconnect;
 use crate::telemetry::{Journal, Kept};
@@ -46,6 +47,9 @@ pub(super) async fn settle(worker: &Worker, settlement: Settlement) -> Option<Se
         };
         worker.state.outage.failed("an outcome is kept until it can be committed", &problem);
         let task_id = settlement.lease.task_id.0;
+        if !fault::guard!("outcome.keep") {
+            return None;
+        }
         match keep(worker, record.clone()).await {
             Ok(()) => {
                 tracing::info!(event = "outcome.kept", task_id, "the outcome waits for postgres beside the runs");

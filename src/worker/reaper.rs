@@ -1,4 +1,5 @@
-//! Takes back what other workers lost. Every worker has one; none is needed in particular.
+//! Takes back what other workers lost, and writes the records that are due. Every worker has one; none is needed in
+//! particular.
 //!
 //! An attempt that had finished and died before its settlement arrived is not taken back but settled, from its own
 //! `final_result.json`, where this worker can see that file. The settlement is fenced like any other: of two that come at
@@ -6,16 +7,14 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
 use serde_json::{Map, Value};
 
 use super::Worker;
 use super::verdict::Ended;
 use crate::fault;
-use crate::queue::{Lapsed, Outcome, QueueError, Reaped, Settled, Settlement, WorkerIdentity};
+use crate::queue::{Lapsed, Outcome, OwedEnd, QueueError, Settled, Settlement, WorkerIdentity};
 use crate::retry::Reconnect;
-use crate::task::Lease;
-use crate::telemetry::{Finished, LostAttempt, Recovered, finished_run, recover_run};
+use crate::telemetry::{EndedAttempt, Finished, Recovered, finished_run, recover_run};
 
 /// Tasks taken back in one round.
 const BATCH: u32 = 100;
@@ -74,16 +73,71 @@ async fn take_back(worker: &Worker, earlier: Option<&WorkerIdentity>) -> Result<
             lost.push(attempt);
         }
     }
-    mend(worker, worker.queue.reap_lapsed(&lost, earlier).await?).await;
-    Ok(())
+    for lost in worker.queue.reap_lapsed(&lost, earlier).await? {
+        tracing::warn!(
+            event = "task.worker_lost",
+            task_id = lost.task_id.0,
+            attempt = lost.fence.0,
+            retry_count = lost.retry_count,
+            worker = lost.worker,
+            dead = lost.dead(),
+            "a worker was lost with this task"
+        );
+    }
+    write_records(worker).await
 }
 
+/// Writes the final results that are due: of attempts that were taken back, now or by a worker that died over it, and of
+/// those that ended while nothing could be written.
+pub(super) async fn write_records(worker: &Worker) -> Result<(), QueueError> {
+    for owed in worker.queue.claim_records_due(BATCH).await? {
+        if !fault::guard!("record.due") {
+            continue;
+        }
+        let lease = owed.lease;
+        let mut meta = Map::new();
+        meta.insert("worker".to_owned(), owed.worker.into());
+        let (failure, details) = match owed.end {
+            OwedEnd::Lost => (Some(Ended::worker_lost()), Map::new()),
+            OwedEnd::Cancelled => (Some(Ended::Cancelled.failure()), Map::new()),
+            OwedEnd::Failed(failure) => (Some(failure), Map::new()),
+            OwedEnd::Succeeded(Value::Object(details)) => (None, details),
+            OwedEnd::Succeeded(_) => (None, Map::new()),
+        };
+        let attempt = EndedAttempt {
+            task_id: lease.task_id,
+            fence: lease.fence,
+            retry_count: owed.retry_count,
+            started_at: owed.started_at,
+            completed_at: owed.finished_at,
+            execution_time: owed.execution_time,
+            failure,
+            details,
+            meta,
+        };
+        fault::point!("reaper.recover.before");
+        match recover_run(&worker.runs, attempt).await {
+            // What it had done and not sent is on record as well, where its files can be seen.
+            Recovered::Written { steps, artifacts } => worker.queue.complete_lost(lease, &steps, &artifacts).await?,
+            Recovered::Finished(_) => {}
+            // It is due again later.
+            Recovered::Unwritable => continue,
+        }
+        fault::point!("reaper.recover.after");
+        worker.queue.record_written(lease).await?;
+    }
+    Ok(())
+}
 /// Settles an attempt as its final result says, if it has one; whether it is settled.
 async fn adopt(worker: &Worker, attempt: &Lapsed) -> Result<bool, QueueError> {
     let lease = attempt.lease;
+    if !fault::guard!("reaper.adopt") {
+        return Ok(false);
+    }
     let finished = finished_run(&worker.runs, lease.task_id, lease.fence).await;
     // A runs directory may have been that of another database, where the same numbers meant something else.
-    let finished = finished.filter(|finished| finished.decided.process == attempt.incarnation);
+    let finished = finished
+        .filter(|finished| finished.decided.process == attempt.incarnation || !fault::guard!("reaper.same_process"));
     let Some((outcome, finished)) = finished.and_then(|finished| Some((outcome(&finished)?, finished))) else {
         return Ok(false);
     };
@@ -114,39 +168,4 @@ fn outcome(finished: &Finished) -> Option<Outcome> {
         "released" => Outcome::Released { failure: failure? },
         _ => return None,
     })
-}
-
-async fn mend(worker: &Worker, reaped: Vec<Reaped>) {
-    for lost in reaped {
-        tracing::warn!(
-            event = "task.worker_lost",
-            task_id = lost.task_id.0,
-            attempt = lost.fence.0,
-            retry_count = lost.retry_count,
-            worker = lost.worker,
-            dead = lost.dead(),
-            "a worker was lost with this task"
-        );
-        let lease = Lease { task_id: lost.task_id, fence: lost.fence };
-        let mut meta = Map::new();
-        meta.insert("worker".to_owned(), lost.worker.into());
-        let attempt = LostAttempt {
-            task_id: lost.task_id,
-            fence: lost.fence,
-            retry_count: lost.retry_count,
-            started_at: lost.started_at,
-            completed_at: Utc::now(),
-            execution_time: lost.execution_time,
-            failure: Ended::worker_lost(),
-            meta,
-        };
-        fault::point!("reaper.recover.before");
-        // What it had done and not sent is on record as well, where its files can be seen.
-        if let Recovered::Written { steps, artifacts } = recover_run(&worker.runs, attempt).await
-            && let Err(error) = worker.queue.complete_lost(lease, &steps, &artifacts).await
-        {
-            worker.state.outage.failed("steps of a lost attempt are not recorded", error);
-        }
-        fault::point!("reaper.recover.after");
-    }
 }

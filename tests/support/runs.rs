@@ -11,7 +11,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use pagehand::failure::{Failure, FailureReason};
 use pagehand::task::{Fence, TaskId};
-use pagehand::telemetry::{FinalResult, LostAttempt, Run, RunStart, RunsDir, Snapshot, init_run};
+use pagehand::telemetry::{EndedAttempt, FinalResult, Run, RunStart, RunsDir, Snapshot, init_run};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
@@ -100,15 +100,16 @@ pub fn ended(failure: Option<Failure>) -> FinalResult {
     }
 }
 
-pub fn lost(retry_count: u32, fence: i64) -> LostAttempt {
-    LostAttempt {
+pub fn lost(retry_count: u32, fence: i64) -> EndedAttempt {
+    EndedAttempt {
         task_id: TaskId(123),
         fence: Fence(fence),
         retry_count,
         started_at: time("2024-01-15T10:30:00Z"),
         completed_at: time("2024-01-15T10:31:00Z"),
         execution_time: Duration::from_secs(60),
-        failure: Failure::retryable(FailureReason::Unknown, "infra.worker_lost", "the worker was lost"),
+        failure: Some(Failure::retryable(FailureReason::Unknown, "infra.worker_lost", "the worker was lost")),
+        details: Map::new(),
         meta: Map::new(),
     }
 }
