@@ -678,6 +678,10 @@ async fn a_post_that_is_refused_never_reaches_the_server() {
     let report = within(10, tab.submit(&button, &Gate::refusing("/post"), SOON)).await.unwrap();
     assert_eq!(report.admitted, None);
     assert_eq!((report.refused, report.refusal.as_deref()), (1, Some("the lease is lost")));
+    // Nor by another way afterwards: nobody answers for it.
+    let again = "async () => { try { await fetch('/answer', { method: 'POST', body: 'a' }); return 'sent' } catch { return 'refused' } }";
+    assert_eq!(tab.call::<String>(&tab.main_frame(), again, &[], SOON).await.unwrap(), "refused");
+    assert_eq!(fixture.nasty.seen("/answer").len(), 0);
     let next = fixture.nasty.page("next", "<p>next</p>");
     tab.goto(&next, SOON).await.unwrap();
     assert_eq!(fixture.nasty.seen("/post").len(), 0);

@@ -1,4 +1,4 @@
-//! A worker that can't put its intent on record submits nothing, however often the page tries.
+//! A worker that can't prove its lease submits nothing, however often the page tries, and lets go of the page in time.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,6 +21,7 @@ mod program;
 use pg_line::PgLine;
 use program::{Program, signal, until};
 use rustix::process::Signal;
+use tokio::process::Child;
 
 #[derive(Clone, Default)]
 struct Site {
@@ -72,13 +73,20 @@ async fn tried(State(site): State<Site>) -> &'static str {
     "so"
 }
 
+/// Never answers, and from then on nobody can ask Postgres.
+async fn slow(State(site): State<Site>) -> Html<String> {
+    site.tries.fetch_add(1, Ordering::SeqCst);
+    site.line.lock().unwrap().as_ref().unwrap().cut();
+    std::future::pending().await
+}
+
 async fn send(State(site): State<Site>, Form(sent): Form<Sent>) -> &'static str {
     site.sent.lock().unwrap().push(sent.comment);
     "taken"
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_page_that_tries_again_and_again_submits_nothing_while_the_lease_can_not_be_proven() {
+/// A worker that is about one task, on a line to Postgres that can be cut.
+async fn at_work(path: &str) -> (Site, Program, i64, Child) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
     let site = Site::default();
@@ -87,6 +95,7 @@ async fn a_page_that_tries_again_and_again_submits_nothing_while_the_lease_can_n
         .route("/pressed", get(pressed))
         .route("/tried", get(tried))
         .route("/send", post(send))
+        .route("/slow", get(slow))
         .with_state(site.clone());
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
 
@@ -95,11 +104,17 @@ async fn a_page_that_tries_again_and_again_submits_nothing_while_the_lease_can_n
     let program = program.with("DATABASE_URL", &line.url);
     *site.line.lock().unwrap() = Some(line);
     program.enrol(&origin).await;
-    let task = json!({"task_type": "comment", "url": format!("{origin}/"), "max_retries": 3,
+    let task = json!({"task_type": "comment", "url": format!("{origin}{path}"), "max_retries": 3,
                       "payload": {"author": "Ann Example", "email": "ann@example.org",
                                   "body": "Words that nobody else would write here, 4711."}});
     let id = program.enqueue(&[task]).await[0];
-    let mut worker = program.worker(&["--instance", "first"]);
+    let worker = program.worker(&["--instance", "first"]);
+    (site, program, id, worker)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_tries_again_and_again_submits_nothing_while_the_lease_can_not_be_proven() {
+    let (site, program, id, mut worker) = at_work("/").await;
     // The script finds its request refused, and tries again, before its page is gone.
     until("the page has tried", async || site.tries.load(Ordering::SeqCst) > 0).await;
     until("the attempt is over", async || {
@@ -116,4 +131,15 @@ async fn a_page_that_tries_again_and_again_submits_nothing_while_the_lease_can_n
     assert_eq!(site.sent.lock().unwrap().len(), 1);
     signal(&worker, Signal::TERM);
     assert!(worker.wait().await.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_can_not_renew_leaves_the_page_before_somebody_else_may_have_the_task() {
+    let (site, program, _, mut worker) = at_work("/slow").await;
+    until("the page is asked for", async || site.tries.load(Ordering::SeqCst) > 0).await;
+    until("the worker gives it up by itself", async || program.log().contains("lease.lost")).await;
+    let line = program.log().lines().find(|line| line.contains("lease.lost")).unwrap().to_owned();
+    assert!(line.contains("attempt abandoned"), "not because somebody told it: {line}");
+    signal(&worker, Signal::KILL);
+    worker.wait().await.unwrap();
 }

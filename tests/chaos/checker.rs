@@ -12,8 +12,10 @@
 //! | `gate` | what arrived at the site had its intent, and the mark that it was let go, on record before |
 //! | `steps` | every line is whole; numbers are dense; times of an attempt do not go back; the rows have all lines |
 //! | `nothing_left` | no Chrome, no profile, no temporary file |
+//! | `no_panic` | no worker says that it panicked |
 //! | `no_secret` | passwords stand in no file, log line or row but the payload's |
 //! | `budgets` | losses are counted, the third ends the task; `retry_count` is that of the row |
+//! | `evidence` | a success has its page and picture, or says which is missing and why |
 //! | `artifacts` | files that rows name are there, with their sizes |
 
 use std::collections::BTreeMap;
@@ -140,6 +142,7 @@ pub async fn check(cluster: &Cluster) -> Findings {
     }
     artifacts(&mut findings, cluster).await;
     left_over(&mut findings, cluster);
+    panics(&mut findings, cluster);
     secrets(&mut findings, cluster).await;
     findings
 }
@@ -262,6 +265,13 @@ fn record(findings: &mut Findings, cluster: &Cluster, task: &Task, steps: &[Step
         if !same || result["retry_count"].as_i64() != Some(attempt.retry_count.into()) {
             findings.note("one_record_an_attempt", task.id, format!("{attempt:?}, and its file says {result}"));
         }
+        for part in ["dom", "screenshot"].iter().filter(|_| success) {
+            let part = &file["artifacts"][part];
+            let there = part["name"].as_str().is_some_and(|name| dir.join(name).is_file());
+            if !there && part["cause"].is_null() {
+                findings.note("evidence", task.id, format!("{attempt:?}: {part}"));
+            }
+        }
         let incomplete = !file["artifacts"]["steps"].is_null();
         rows_have_lines(findings, task, &attempt, &lines, steps, incomplete);
     }
@@ -363,6 +373,17 @@ fn left_over(findings: &mut Findings, cluster: &Cluster) {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if name.ends_with(".tmp") {
             note(format!("temporary file {}", path.display()));
+        }
+    }
+}
+
+/// Workers say why they end.
+fn panics(findings: &mut Findings, cluster: &Cluster) {
+    for path in files(cluster.path()).into_iter().filter(|path| path.extension().is_some_and(|end| end == "log")) {
+        let log = fs::read_to_string(&path).unwrap_or_default();
+        for line in log.lines().filter(|line| line.contains("panicked at")) {
+            let evidence = format!("{}: {line}", path.display());
+            findings.violations.push(Violation { invariant: "no_panic", task: None, evidence });
         }
     }
 }

@@ -126,6 +126,15 @@ impl Cluster {
 
     /// A worker process, its Postgres behind the proxy, its log in `worker-NAME.log`.
     pub fn worker(&self, name: &str, concurrency: u32, faults: &str, extra: &[(&str, String)]) -> Child {
+        self.command(name, concurrency, faults, extra).spawn().expect("the program can be run")
+    }
+
+    /// As [`Cluster::worker`], one that ends when there is nothing more to do.
+    pub fn drainer(&self, name: &str) -> Child {
+        self.command(name, 2, "", &[]).arg("--drain").spawn().expect("the program can be run")
+    }
+
+    fn command(&self, name: &str, concurrency: u32, faults: &str, extra: &[(&str, String)]) -> Command {
         let log = self.dir.path().join(format!("worker-{name}.log"));
         let log = File::options().create(true).append(true).open(log).expect("a log can be written");
         let mut command = Command::new(self.dir.path().join("pagehand"));
@@ -147,7 +156,7 @@ impl Cluster {
             .env("FAILPOINTS", faults)
             .envs(extra.iter().map(|(name, value)| (*name, value.clone())));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        command.spawn().expect("the program can be run")
+        command
     }
 
     /// Stops Postgres the hard way, as a crash would, and starts it again after `pause`.
@@ -196,16 +205,30 @@ impl Cluster {
             .collect()
     }
 
-    /// Tasks that are not ended, attempts made, steps written: whether anything goes on.
+    /// Ends the leases of all workers whose names are like that, as if their time had passed.
+    pub async fn end_leases(&self, workers: &str) {
+        let ended = "UPDATE tasks SET lease_expires_at = clock_timestamp() WHERE lease_owner LIKE $1";
+        sqlx::query(ended).bind(workers).execute(&self.pool).await.expect("postgres answers");
+    }
+
+    /// Waits until a task has ended.
+    pub async fn has_ended(&self, task: i64) {
+        let ended = "SELECT status NOT IN ('pending', 'running') FROM tasks WHERE id = $1";
+        while !sqlx::query_scalar(ended).bind(task).fetch_one(&self.pool).await.unwrap_or(false) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Tasks that are not ended and records that are due, attempts made, steps written: whether anything goes on.
     pub async fn progress(&self) -> Option<(i64, i64, i64)> {
         let counted = sqlx::query_as(
-            "SELECT (SELECT count(*) FROM tasks WHERE status IN ('pending', 'running')),
+            "SELECT (SELECT count(*) FROM tasks WHERE status IN ('pending', 'running')) + (SELECT count(*) FROM records_due),
                     (SELECT count(*) FROM attempts), (SELECT count(*) FROM steps)",
         );
         counted.fetch_one(&self.pool).await.ok()
     }
 
-    /// Waits until every task has ended. False: nothing went on for [`PATIENCE`].
+    /// Waits until every task has ended and has its record. False: nothing went on for [`PATIENCE`].
     pub async fn converges(&self) -> bool {
         let (mut seen, mut since) = (None, Instant::now());
         loop {

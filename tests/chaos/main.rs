@@ -3,21 +3,33 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 
 mod checker;
 mod cluster;
+mod disk;
+mod guards;
+mod outage;
 mod plan;
+mod points;
 mod proxy;
 mod site;
 mod swarm;
 
+use checker::Findings;
+use cluster::Cluster;
+use disk::Lack;
 use plan::{Plan, Size};
+use points::{Action, Round};
+use site::Manner;
 
-/// Seeds of the swarm that once showed a fault, and those that every test run goes through.
-const FIXED: [u64; 2] = [1, 2];
+/// Seeds of the swarm that once showed a fault, each with the size at which it did. Every test run goes through them.
+const FIXED: [(u64, Size); 8] = {
+    let (small, large) = (Size { tasks: 8, workers: 2, lives: 2 }, Size { tasks: 12, workers: 3, lives: 2 });
+    [(2, small), (9, large), (11, large), (12, large), (13, large), (14, large), (24, large), (26, large)]
+};
 
 #[derive(Debug, Parser)]
 #[command(about = "Disturbs workers in every way there is, and checks what must hold all the same")]
@@ -44,6 +56,34 @@ enum Mode {
         #[arg(long, default_value_t = 3)]
         lives: usize,
     },
+    /// A disk without room, then with room again
+    Disk,
+    /// Postgres is away for longer than everything else waits, under load
+    Outage {
+        /// For so many seconds
+        #[arg(long, default_value_t = 300)]
+        seconds: u64,
+        #[arg(long, default_value_t = 60)]
+        tasks: usize,
+    },
+    /// Each guard is taken out, and has to be missed
+    Guards {
+        /// Only guards whose names contain this
+        #[arg(long, default_value = "")]
+        only: String,
+    },
+    /// Something is done to a worker at every place that an attempt passes, for comments and registrations
+    Points {
+        /// Only places whose names contain this
+        #[arg(long, default_value = "")]
+        only: String,
+        /// The attempt that looks after a crash behind the gate, instead of the first one
+        #[arg(long)]
+        looking: bool,
+        /// What is done there
+        #[arg(long, value_enum, default_values = ["kill", "power", "stop", "full", "broken", "gone"], value_delimiter = ',')]
+        action: Vec<Action>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -55,23 +95,76 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let clean = runtime.block_on(async {
         match Args::parse().mode {
-            None => {
-                let size = Size { tasks: 8, workers: 2, lives: 2 };
-                swarms(FIXED.into_iter(), size).await
-            }
+            None => swarms(FIXED.into_iter()).await,
             Some(Mode::Swarm { seed, seeds, tasks, workers, lives }) => {
                 let first = seed.unwrap_or_else(|| rand::random::<u64>() % 1_000_000);
-                swarms(first..first + seeds, Size { tasks, workers, lives }).await
+                swarms((first..first + seeds).map(|seed| (seed, Size { tasks, workers, lives }))).await
+            }
+            Some(Mode::Disk) => full_disks().await,
+            Some(Mode::Outage { seconds, tasks }) => {
+                let (mut cluster, findings, spent) = outage::run(Duration::from_secs(seconds), tasks).await;
+                for line in spent {
+                    println!("  {line}");
+                }
+                report(&mut cluster, &findings)
+            }
+            Some(Mode::Guards { only }) => guards::run(&only).await,
+            Some(Mode::Points { only, looking, action }) => {
+                let round = if looking { Round::Looking } else { Round::First };
+                let mut clean = true;
+                for action in action {
+                    for manner in [Manner::Shows, Manner::Registers] {
+                        clean &= all_points(manner, round, action, &only).await;
+                    }
+                }
+                clean
             }
         }
     });
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+async fn full_disks() -> bool {
+    let mut clean = true;
+    for lack in [Lack::Bytes, Lack::Inodes] {
+        println!("a disk without {lack:?}");
+        match disk::run(lack).await {
+            Some((mut cluster, findings)) => clean &= report(&mut cluster, &findings),
+            None => println!("  skipped: this user may not mount a file system"),
+        }
+    }
+    clean
+}
+
+/// Does something to a worker everywhere with tasks of one manner; says what came of it and what did not hold.
+async fn all_points(manner: Manner, round: Round, action: Action, only: &str) -> bool {
+    println!("{action:?}: {manner:?}, {round:?} attempt");
+    let (mut cluster, findings, rows) = points::run(manner, round, action, only).await;
+    for (place, ends) in points::table(&cluster, &findings, &rows) {
+        let ends: Vec<String> = ends.iter().map(|(end, count)| format!("{count} x {end}")).collect();
+        println!("  {place:44} {}", ends.join("; "));
+    }
+    println!("  {} faults, {} submissions", rows.len(), cluster.site.ledger.all().len());
+    report(&mut cluster, &findings)
+}
+
+/// Prints what does not hold, and keeps the evidence.
+fn report(cluster: &mut Cluster, findings: &Findings) -> bool {
+    for violation in &findings.violations {
+        println!("  VIOLATION {violation}");
+    }
+    if findings.violations.is_empty() {
+        println!("  everything holds");
+    } else {
+        println!("  see {}", cluster.keep().display());
+    }
+    findings.violations.is_empty()
+}
+
 /// Runs a swarm for each seed, and says what did not hold.
-async fn swarms(seeds: impl Iterator<Item = u64>, size: Size) -> bool {
+async fn swarms(seeds: impl Iterator<Item = (u64, Size)>) -> bool {
     let mut failed = Vec::new();
-    for seed in seeds {
+    for (seed, size) in seeds {
         let (plan, begun) = (Plan::of(seed, size), Instant::now());
         println!("seed {seed}: {} tasks, {} workers with {} lives", size.tasks, size.workers, size.lives);
         for (n, lives) in plan.workers.iter().enumerate() {
@@ -88,13 +181,7 @@ async fn swarms(seeds: impl Iterator<Item = u64>, size: Size) -> bool {
         let lost = attempts.clone().filter(|attempt| attempt.status == "lost").count();
         let (made, took) = (attempts.count(), begun.elapsed().as_secs());
         println!("  {made} attempts, {lost} of them lost, {} submissions, {took} s", cluster.site.ledger.all().len());
-        for violation in &findings.violations {
-            println!("  VIOLATION {violation}");
-        }
-        if findings.violations.is_empty() {
-            println!("seed {seed}: everything holds");
-        } else {
-            println!("seed {seed}: see {}", cluster.keep().display());
+        if !report(&mut cluster, &findings) {
             failed.push(seed);
         }
     }

@@ -42,8 +42,10 @@ async fn disturb(cluster: &Cluster, plan: &Plan) -> Findings {
     verdict(cluster, converged, ended.into_iter().all(|ended| ended)).await
 }
 
-/// Checks, once what is dying has died.
+/// Checks, once what is dying has died and one more worker has come and gone: it removes what the dead left.
 pub async fn verdict(cluster: &Cluster, converged: bool, ended: bool) -> Findings {
+    let mut last = cluster.drainer("last");
+    let ended = ends(&mut last).await && ended;
     let since = Instant::now();
     while !cluster.chromes().is_empty() && since.elapsed() < Duration::from_secs(20) {
         tokio::time::sleep(Duration::from_millis(50)).await;

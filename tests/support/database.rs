@@ -12,6 +12,9 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::Mutex;
 
+#[path = "unguarded.rs"]
+mod unguarded;
+
 /// The server of this process, while a test uses it.
 static SERVER: Mutex<Weak<DevDb>> = Mutex::const_new(Weak::new());
 
@@ -35,6 +38,7 @@ impl TestDb {
         admin.close().await.unwrap();
         let url = server.url().replace("/postgres?", &format!("/{name}?"));
         let pool = PgPool::connect(&url).await.unwrap();
+        unguarded::take_out(&mut pool.acquire().await.unwrap()).await;
         TestDb { url, pool, name, server }
     }
 

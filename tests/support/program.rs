@@ -70,7 +70,7 @@ impl Program {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pagehand"));
         command.args(args).current_dir(self.dir.path()).env_clear().kill_on_drop(true);
-        for name in ["PATH", "HOME", "TMPDIR"] {
+        for name in ["PATH", "HOME", "TMPDIR", "FAILPOINTS"] {
             command.envs(std::env::var(name).map(|value| (name, value)));
         }
         command.env("DATABASE_URL", &self.db.url).env("PAGEHAND_DATA__DIR", "data").env("TELEMETRY_RUNS_DIR", "runs");
