@@ -19,7 +19,7 @@ mod kinds;
 pub use description::*;
 pub use dictionary::{Dictionary, Words, normalise, split_identifier};
 pub use fields::Role;
-pub use kinds::FormKind;
+pub use kinds::{Evidence, FormKind};
 
 use fields::Guess;
 use kinds::FormParts;
@@ -59,6 +59,9 @@ pub struct Form {
     pub submit: Option<Control>,
     /// The evidence for its kind, heaviest first.
     pub reasons: Vec<String>,
+    /// All that is true of it, by name, whatever it counts: what the weights are fitted to.
+    #[serde(skip)]
+    pub evidence: Evidence,
 }
 
 /// A field, understood.
@@ -75,6 +78,9 @@ pub struct Field {
     pub score: f64,
     /// Whether it is seen, enabled and no trap: only such a field may be filled.
     pub usable: bool,
+    /// Whether it can't be filled in now and is no trap: of a form that is folded away, of a later step, one that the
+    /// browser may fill.
+    pub later: bool,
     /// By what means it is hidden.
     pub hidden: Vec<String>,
     /// `input`, `textarea`, `select` or `editable`.
@@ -138,32 +144,35 @@ fn parts(page: &Description, index: usize) -> Option<(Vec<Guess<'_>>, Vec<&Butto
         return None;
     }
     clear_common_tabindex(&mut guesses);
+    fields::compare(&mut guesses);
     Some((guesses, page.buttons.iter().filter(|button| button.form == Some(index)).collect()))
 }
 
 fn understand(page: &Description, index: usize) -> Option<Form> {
     let facts = &page.forms[index];
     let (mut guesses, buttons) = parts(page, index)?;
-    let (kind, confidence, reasons) =
+    let judged =
         kinds::judge(&FormParts { page, form: facts, fields: guesses.iter().collect(), buttons: buttons.clone() });
+    let kind = judged.kind;
     fields::settle(&mut guesses, kind);
     let parts = FormParts { page, form: facts, fields: guesses.iter().collect(), buttons };
-    let submit = kinds::submit_button(&parts, kind).map(|button| {
+    let submit = kinds::submit_button(&parts, Some(kind)).map(|button| {
         let text = if button.text.is_empty() { button.label.clone() } else { button.text.clone() };
         Control { selector: button.css.clone(), handle: button.h, text, disabled: button.disabled }
     });
     Some(Form {
         index,
         kind,
-        confidence,
+        confidence: judged.sure,
         selector: facts.css.clone(),
         handle: facts.h,
         is_form: facts.is_form,
         action: facts.action.clone(),
         seen: guesses.iter().any(|guess| guess.usable),
-        fields: guesses.iter().map(finish).collect(),
+        fields: guesses.iter().map(|guess| finish(guess, fields::later(guess, &guesses, kind))).collect(),
         submit,
-        reasons,
+        reasons: judged.reasons,
+        evidence: judged.evidence,
     })
 }
 
@@ -180,7 +189,7 @@ fn clear_common_tabindex(guesses: &mut [Guess<'_>]) {
     }
 }
 
-fn finish(guess: &Guess<'_>) -> Field {
+fn finish(guess: &Guess<'_>, later: bool) -> Field {
     let facts = guess.facts;
     let label = facts.labels.iter().map(|label| &label.text);
     let label = label.chain([&facts.aria, &facts.placeholder, &facts.name]).find(|text| !text.is_empty());
@@ -190,6 +199,7 @@ fn finish(guess: &Guess<'_>) -> Field {
         handle: facts.h,
         score: guess.score,
         usable: guess.usable,
+        later,
         hidden: facts.hidden.clone(),
         tag: facts.tag.clone(),
         kind: facts.kind.clone(),

@@ -75,7 +75,8 @@
       if (opacity < 0.06) why.add('transparent');
     }
     for (let node = el; node && node !== within && node !== body; node = up(node)) {
-      if (node.getAttribute('aria-hidden') === 'true') { why.add('aria_hidden'); }
+      // A part of several fields is folded away that way, a trap is one.
+      if (node.getAttribute('aria-hidden') === 'true') why.add(node !== el && why.has('not_rendered') && node.querySelectorAll(FIELD).length > 2 ? 'folded' : 'aria_hidden');
       if (!within && node !== el) break;
     }
     if (el.getAttribute('tabindex') !== null && el.tabIndex < 0 && el.localName !== 'div') why.add('tabindex');
@@ -164,7 +165,9 @@
   const fieldsOf = group => [...groupOf].filter(([, of]) => of === group).length;
   const searches = group => group.matches('[role="search"]') || group.querySelector('input[type="search" i],[role="search"]') !== null;
   const nearest = (group, others) => {
-    for (let node = up(group), depth = 0; node && node !== body && depth < 4; node = up(node), depth++) {
+    // What has no button at all looks further for what it belongs to.
+    const far = looseButtons.some(button => holds(group, button)) ? 4 : 8;
+    for (let node = up(group), depth = 0; node && node !== body && depth < far; node = up(node), depth++) {
       const beside = others.filter(other => other !== group && holds(node, other));
       if (beside.length) return node.localName === 'main' || formEls.some(form => holds(node, form)) ? null : { node, beside };
     }
@@ -209,7 +212,7 @@
       name: attr(el, 'name'), id: clean(el.id, 120), class: attr(el, 'class', 200), autocomplete: attr(el, 'autocomplete', 60),
       placeholder: attr(el, 'placeholder', 200) || attr(el, 'data-placeholder', 200) || attr(el, 'aria-placeholder', 200), aria: attr(el, 'aria-label', 200), title: attr(el, 'title'),
       data: clean([...el.attributes].filter(a => /^data-(?!placeholder)/.test(a.name) && a.value.length < 40).map(a => `${a.name.slice(5)} ${a.value}`).join(' '), 160),
-      labels: labelsOf(el), inputmode: attr(el, 'inputmode', 20), pattern: attr(el, 'pattern', 200),
+      role: attr(el, 'role', 30) || (el.getAttribute('aria-autocomplete') === 'list' ? 'combobox' : ''), labels: labelsOf(el), inputmode: attr(el, 'inputmode', 20), pattern: attr(el, 'pattern', 200),
       max: el.maxLength > 0 ? el.maxLength : null, min: el.minLength > 0 ? el.minLength : null,
       required: !!el.required || el.getAttribute('aria-required') === 'true', readonly: !!el.readOnly, disabled: !!el.disabled,
       filled: tag === 'input' && (el.type === 'checkbox' || el.type === 'radio') ? el.checked : !!(native ? el.value : (tag === 'iframe' ? editorIn(el) : el)?.textContent?.trim()),
@@ -219,17 +222,37 @@
     };
   });
 
+  // Short texts before an element, nearest first: what a page says over a form without making it a heading. Links, buttons
+  // and labels are something else; another form's field ends the search.
+  const SIDE = 'a,button,label,nav,footer,select,textarea,script,style,noscript,template,h1,h2,h3,h4,h5,h6,[role="heading"],[role="button"]';
+  const leadOf = (el, own) => {
+    const pieces = [], walker = document.createTreeWalker(el.getRootNode(), NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT);
+    walker.currentNode = el;
+    for (let steps = 0; steps < 160 && pieces.length < 4 && walker.previousNode(); steps++) {
+      const node = walker.currentNode;
+      if (node.nodeType === 1) { if (isField(node) && !own.has(node)) break; continue; }
+      const text = clean(node.data, 120), around = node.parentElement;
+      if (text.length < 3 || !around || around.closest(SIDE) || !shown(around)) continue;
+      pieces.push(text);
+    }
+    return pieces;
+  };
+  const membersOf = new Map();
+  for (const el of fieldEls) { const owner = ownerOf(el); if (owner !== null) membersOf.set(owner, [...(membersOf.get(owner) ?? []), el]); }
+
   const headings = headingEls.filter(shown).map(el => ({ text: ownText(el, 160), level: /^h[1-6]$/.test(el.localName) ? +el.localName[1] : 7, at: order.get(el) ?? 0 }));
   const ancestry = el => { const words = []; for (let node = up(el), depth = 0; node && node !== body && depth < 6; node = up(node), depth++) words.push(node.localName === 'div' ? '' : node.localName, node.id, node.getAttribute('class'), node.getAttribute('aria-label')); return clean(words.filter(Boolean).join(' '), 400); };
+  // Not `form.action`: a field of that name hides it.
+  const resolved = address => { try { return address === null ? '' : new URL(address, document.baseURI).href; } catch { return address; } };
   const forms = containers.map((el, i) => {
     const at = order.get(el) ?? 0, last = order.get([...el.querySelectorAll('*')].at(-1)) ?? at;
     const inside = headings.filter(heading => heading.at > at && heading.at <= last).map(heading => heading.text).slice(0, 6);
     const before = headings.filter(heading => heading.at < at).at(-1);
     return {
       h: ph.keep(el), css: selector(el), at, is_form: i < formEls.length, shadow: el.getRootNode() instanceof ShadowRoot,
-      action: i < formEls.length ? clean(el.getAttribute('action') === null ? '' : el.action?.toString?.() ?? '', 400) : '', method: i < formEls.length ? String(el.getAttribute('method') ?? 'get').toLowerCase().slice(0, 10) : '',
+      action: i < formEls.length ? clean(resolved(el.getAttribute('action')), 400) : '', method: i < formEls.length ? String(el.getAttribute('method') ?? 'get').toLowerCase().slice(0, 10) : '',
       name: attr(el, 'name'), id: clean(el.id, 120), class: attr(el, 'class', 200), role: attr(el, 'role', 30), aria: attr(el, 'aria-label', 120),
-      ancestry: ancestry(el), headings: inside, before: before ? before.text : '', text: ownText(el, 1200), distance: before ? at - before.at : null,
+      ancestry: ancestry(el), headings: inside, before: before ? before.text : '', text: ownText(el, 1200), lead: membersOf.has(i) ? leadOf(membersOf.get(i)[0], new Set(membersOf.get(i))) : [], distance: before ? at - before.at : null,
       links: [...el.querySelectorAll('a[href]')].slice(0, 20).map(a => ownText(a, 80)).filter(Boolean),
       hidden: hiddenBy(el, null).filter(why => why !== 'tiny' && why !== 'tabindex'), box: box(el),
       stamped: [...el.querySelectorAll('input[type="hidden"]')].some(input => /^1\d{9}(\d{3})?$/.test(input.value) && Math.abs(+input.value.slice(0, 10) - Date.now() / 1000) < 86400), has_file: !!el.querySelector('input[type="file"]'),

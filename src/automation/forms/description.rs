@@ -98,6 +98,8 @@ pub struct FormFacts {
     pub distance: Option<i64>,
     /// Text inside, without the controls'.
     pub text: String,
+    /// Short texts before its first field, the nearest first, that are no headings, links or labels.
+    pub lead: Vec<String>,
     /// Texts of the links inside.
     pub links: Vec<String>,
     /// By what means it is hidden.
@@ -152,6 +154,8 @@ pub struct FieldFacts {
     pub aria: String,
     /// Attribute.
     pub title: String,
+    /// ARIA role; `combobox` too for a line that offers a list.
+    pub role: String,
     /// Short `data-` attributes as words.
     pub data: String,
     /// Texts that belong to it.
@@ -182,7 +186,7 @@ pub struct FieldFacts {
     #[serde(rename = "box")]
     pub bounds: [f64; 4],
     /// By what means it is hidden from a person: `not_rendered`, `invisible`, `tiny`, `off_screen`, `clipped`, `transparent`,
-    /// `aria_hidden`, `tabindex`, `inert`.
+    /// `aria_hidden`, `folded` (a part of several fields that is not drawn and says so), `tabindex`, `inert`.
     pub hidden: Vec<String>,
     /// Whether a label bound to it is shown.
     pub label_shown: bool,

@@ -177,9 +177,12 @@ impl<'a> Guess<'a> {
         let threshold = Weights::standard().source("threshold");
         let (mut role, score) = best.filter(|(_, score)| *score >= threshold).unwrap_or((Role::Other, 0.0));
         let seen = !hidden(facts);
-        let called_a_trap = scores.get(&Role::Honeypot).is_some_and(|score| *score > 0.0);
-        // A password out of sight waits for the next step: traps ask for what robots like to give.
-        let later = declared(facts) || facts.kind == "password";
+        // A word in a class or data attribute says little where the site tells the browser what to fill in.
+        let enough = if declared(facts) { Weights::standard().source("trap_though_declared") } else { 0.0 };
+        let called_a_trap = scores.get(&Role::Honeypot).is_some_and(|score| *score > enough);
+        // A password out of sight waits for the next step: traps ask for what robots like to give. A line that offers a
+        // list is drawn by a script around it.
+        let later = declared(facts) || facts.kind == "password" || facts.role == "combobox";
         if !seen && (called_a_trap || (by_trick(facts) && !later)) {
             role = Role::Honeypot;
         }
@@ -207,7 +210,8 @@ impl<'a> Guess<'a> {
 /// Whether the site tells the browser what to fill in. A trap that does would catch the people whose browser obeys.
 fn declared(facts: &FieldFacts) -> bool {
     let known = &Weights::standard().autocomplete;
-    facts.autocomplete.split_whitespace().any(|token| known.contains_key(token))
+    let fitting = |token| known.get(token).is_some_and(|role: &Role| facts.tag == "input" || role.fits(facts));
+    facts.autocomplete.split_whitespace().any(fitting)
 }
 
 /// Whether a person can't see the field. A box to tick that is drawn by its label counts as seen, and so does what is only
@@ -222,14 +226,40 @@ fn hidden(facts: &FieldFacts) -> bool {
     })
 }
 
+/// Whether a field that can't be filled in now belongs to what a person will fill in all the same: the form is folded away as a
+/// whole, the site tells the browser what to fill in, it is a password, or the form has more that is not drawn yet.
+pub(super) fn later(guess: &Guess<'_>, all: &[Guess<'_>], kind: FormKind) -> bool {
+    if matches!(guess.role, Role::Honeypot | Role::Other | Role::Captcha) {
+        return false;
+    }
+    if guess.seen {
+        // It can't be typed into yet.
+        return !guess.usable;
+    }
+    let undrawn = |f: &Guess<'_>| f.facts.hidden.iter().all(|why| matches!(why.as_str(), "not_rendered" | "folded"));
+    if declared(guess.facts) || guess.facts.role == "combobox" {
+        return true;
+    }
+    match kind {
+        FormKind::Comment if all.iter().all(|f| !f.seen) => undrawn(guess),
+        FormKind::Comment | FormKind::Contact | FormKind::Newsletter | FormKind::Search => false,
+        FormKind::Signup | FormKind::Login | FormKind::Other => {
+            let known = |f: &&Guess<'_>| undrawn(f) && !matches!(f.role, Role::Honeypot | Role::Other);
+            guess.facts.kind == "password" || (undrawn(guess) && all.iter().filter(known).count() >= 2)
+        }
+    }
+}
+
 /// Hidden in a way that honest pages have no use for.
 fn by_trick(facts: &FieldFacts) -> bool {
     let box_to_tick = matches!(facts.kind.as_str(), "checkbox" | "radio");
-    facts.hidden.iter().any(|why| match why.as_str() {
-        "aria_hidden" | "tabindex" => true,
-        "off_screen" | "clipped" | "transparent" | "tiny" => !box_to_tick,
-        _ => false,
-    })
+    // Scripts dress up lists and hide the real ones; nobody sets a trap with one.
+    facts.tag != "select"
+        && facts.hidden.iter().any(|why| match why.as_str() {
+            "aria_hidden" | "tabindex" => true,
+            "off_screen" | "clipped" | "transparent" | "tiny" => !box_to_tick,
+            _ => false,
+        })
 }
 
 /// How much speaks for each role, and what.
@@ -290,7 +320,13 @@ fn weigh(facts: &FieldFacts) -> (BTreeMap<Role, f64>, Vec<String>) {
     let own = [("placeholder", &facts.placeholder), ("aria", &facts.aria), ("title", &facts.title)];
     let labels = facts.labels.iter().map(|label| (label.via.as_str(), &label.text));
     for (source, text) in own.into_iter().chain(labels) {
-        let words = Words::of_text(text);
+        // The beginning of an address, put before the line that takes the rest: `https://example.org/` is no website.
+        let words = if source == "before" && text.contains("://") {
+            let rest: Vec<&str> = text.split_whitespace().filter(|word| !is_address(word)).collect();
+            Words::of_text(&rest.join(" "))
+        } else {
+            Words::of_text(text)
+        };
         let box_to_tick = matches!(facts.kind.as_str(), "checkbox" | "radio");
         // A sentence has many words in it that are not meant; what a box says is always a sentence.
         let plain = if box_to_tick { 1.0 } else { (7.0 / words.count().max(1) as f64).min(1.0) };
@@ -304,7 +340,39 @@ fn weigh(facts: &FieldFacts) -> (BTreeMap<Role, f64>, Vec<String>) {
             add(Role::Captcha, weights.source(source) * 2.0, format!("{source} asks a sum"));
         }
     }
+    masked(facts, &mut scores, &mut reasons);
     (scores, reasons)
+}
+
+/// A line of text that a script shows as dots: called a password in its attributes and in what is said of it, and nothing
+/// else.
+fn masked(facts: &FieldFacts, scores: &mut BTreeMap<Role, f64>, reasons: &mut Vec<String>) {
+    let dictionary = Dictionary::standard();
+    let told = |role: &str| {
+        let named = [&facts.name, &facts.id].into_iter().any(|value| dictionary.names(role, value));
+        let texts = facts.labels.iter().map(|label| &label.text).chain([&facts.placeholder, &facts.aria]);
+        let said = |text: &String| {
+            let words = Words::of_text(text);
+            words.share(dictionary.in_text(role, &words)) > 0.7
+        };
+        named && texts.filter(|text| !text.is_empty()).any(said)
+    };
+    if facts.tag != "input" || facts.kind != "text" || !scores.values().all(|score| *score < 2.0) {
+        return;
+    }
+    for (role, name) in [(Role::PasswordConfirm, "role.password_confirm"), (Role::Password, "role.password")] {
+        if told(name) {
+            let weight = Weights::standard().source("type");
+            scores.insert(role, weight);
+            reasons.push(format!("called nothing but a password → {} {weight:+.1}", role.as_str()));
+            return;
+        }
+    }
+}
+
+/// `https://example.org/`; not `https://` alone.
+fn is_address(word: &str) -> bool {
+    word.split_once("://").is_some_and(|(_, rest)| rest.contains('.'))
 }
 
 /// `3 + 4 = ?`, `what is 3 plus 4`.
@@ -319,11 +387,19 @@ pub(super) fn asks_a_sum(text: &str) -> bool {
     SUM.is_match(text)
 }
 
-/// Settles the roles of a form's fields among themselves, now that its kind is known.
-pub(super) fn settle(fields: &mut [Guess<'_>], kind: FormKind) {
+/// What the fields of a form say of each other, whatever its kind.
+pub(super) fn compare(fields: &mut [Guess<'_>]) {
     one_digit_each(fields);
     card_codes(fields);
     parts_of_a_date(fields);
+}
+
+/// Settles the roles of a form's fields among themselves, now that its kind is known.
+pub(super) fn settle(fields: &mut [Guess<'_>], kind: FormKind) {
+    // Nobody leaves it to the guest whether an account has a name.
+    for field in fields.iter_mut().filter(|f| f.role == Role::Username && f.says("sign.optional")) {
+        field.role = Role::Other;
+    }
     let alone = |fields: &[Guess<'_>], role: Role| !fields.iter().any(|f| f.usable && f.role == role);
     match kind {
         FormKind::Comment | FormKind::Contact => {
@@ -336,6 +412,12 @@ pub(super) fn settle(fields: &mut [Guess<'_>], kind: FormKind) {
                     fields[i].role = Role::Author;
                 }
             }
+            if kind == FormKind::Contact && alone(fields, Role::FullName) {
+                // A letter has no author's name that others see.
+                for field in fields.iter_mut().filter(|f| f.role == Role::Author) {
+                    field.role = Role::FullName;
+                }
+            }
         }
         FormKind::Signup | FormKind::Other => {
             // Whatever the browser is told to keep it as: the new account's address.
@@ -344,6 +426,9 @@ pub(super) fn settle(fields: &mut [Guess<'_>], kind: FormKind) {
                     fields.iter_mut().find(|f| f.usable && f.role == Role::Username && f.facts.kind == "email")
             {
                 field.role = Role::Email;
+            }
+            if kind == FormKind::Signup {
+                accounts_address(fields);
             }
             let new_name = if alone(fields, Role::FullName) { Role::FullName } else { Role::Username };
             for field in fields.iter_mut().filter(|f| f.role == Role::Author) {
@@ -366,7 +451,11 @@ pub(super) fn settle(fields: &mut [Guess<'_>], kind: FormKind) {
                 field.role = Role::Username;
             }
         }
-        FormKind::Newsletter | FormKind::Search => {}
+        FormKind::Newsletter | FormKind::Search => {
+            for field in fields.iter_mut().filter(|f| f.role == Role::Author) {
+                field.role = Role::FullName;
+            }
+        }
     }
     if !matches!(kind, FormKind::Other | FormKind::Contact) {
         mail_addresses(fields);
@@ -375,6 +464,25 @@ pub(super) fn settle(fields: &mut [Guess<'_>], kind: FormKind) {
     twice(fields, Role::Email, Role::EmailConfirm);
     keep_best(fields);
     unmask(fields);
+}
+
+/// A sign-up has an address to write to; and whoever gives away addresses of their own asks for a name, not a street.
+fn accounts_address(fields: &mut [Guess<'_>]) {
+    let score = |field: &Guess<'_>, role: Role| field.scores.get(&role).copied().unwrap_or(0.0);
+    let has = |fields: &[Guess<'_>], role: Role| fields.iter().any(|f| f.usable && f.role == role);
+    if !has(fields, Role::Email)
+        && let Some(field) =
+            fields.iter_mut().find(|f| f.usable && f.role == Role::Username && score(f, Role::Email) > f.score * 0.5)
+    {
+        field.role = Role::Email;
+    }
+    if !has(fields, Role::Username)
+        && !has(fields, Role::PostalCode)
+        && let Some(field) =
+            fields.iter_mut().find(|f| f.usable && f.role == Role::Address && score(f, Role::Username) > f.score * 0.4)
+    {
+        field.role = Role::Username;
+    }
 }
 
 /// Of a log-in's lines the one before the password is the name one logs in with, whatever the site calls it.
@@ -412,7 +520,7 @@ fn mail_addresses(fields: &mut [Guess<'_>]) {
 fn one_digit_each(fields: &mut [Guess<'_>]) {
     let digit = |f: &Guess<'_>| {
         let named = f.scores.contains_key(&Role::OneTimeCode) && f.facts.kind != "password";
-        f.usable && f.facts.tag == "input" && (f.facts.max == Some(1) || named)
+        f.role != Role::Honeypot && f.facts.tag == "input" && (f.facts.max == Some(1) || named)
     };
     if fields.iter().filter(|f| digit(f)).count() >= 4 {
         for field in fields.iter_mut().filter(|f| digit(f)) {
@@ -454,7 +562,8 @@ fn parts_of_a_date(fields: &mut [Guess<'_>]) {
     // A card has a month and few years.
     if has(3) && (has(1) || has(2)) {
         for (field, part) in fields.iter_mut().zip(found) {
-            if part > 0 && field.role == Role::Other {
+            // What says that it is something else is no part of it.
+            if part > 0 && field.role == Role::Other && !field.scores.contains_key(&Role::Other) {
                 field.role = Role::Birthdate;
             }
         }
@@ -498,7 +607,10 @@ fn keep_best(fields: &mut [Guess<'_>]) {
         let mut same: Vec<usize> = (0..fields.len()).filter(|&i| fields[i].usable && fields[i].role == role).collect();
         same.sort_by(|&a, &b| fields[b].score.total_cmp(&fields[a].score).then(a.cmp(&b)));
         for &i in same.iter().skip(1) {
-            fields[i].role = Role::Other;
+            let score = |role: Role| fields[i].scores.get(&role).copied().unwrap_or(0.0);
+            let named = role == Role::Username && score(Role::Author).max(score(Role::FullName)) >= 3.0;
+            let free = !fields.iter().any(|f| f.usable && f.role == Role::FullName);
+            fields[i].role = if named && free { Role::FullName } else { Role::Other };
         }
     }
 }
@@ -510,8 +622,23 @@ fn unmask(fields: &mut [Guess<'_>]) {
     if fields.iter().filter(|f| f.facts.kind != "checkbox").count() > 12 {
         return;
     }
+    let imitated = |role: Role| {
+        matches!(
+            role,
+            Role::Author
+                | Role::Email
+                | Role::Website
+                | Role::Body
+                | Role::Username
+                | Role::FirstName
+                | Role::LastName
+                | Role::FullName
+                | Role::Phone
+                | Role::Company
+        )
+    };
     for field in fields.iter_mut().filter(|f| !f.seen && !declared(f.facts)) {
-        if field.role != Role::Other && asked.contains(&field.role) {
+        if imitated(field.role) && asked.contains(&field.role) {
             field.role = Role::Honeypot;
         }
     }

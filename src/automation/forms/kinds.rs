@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use super::description::{ButtonFacts, Description, FormFacts};
+use super::description::{ButtonFacts, Description, FieldFacts, FormFacts};
 use super::dictionary::{Dictionary, Words};
 use super::fields::{Guess, Role};
 
@@ -59,7 +59,7 @@ pub(super) struct Weights {
 }
 
 /// What is true of a form, by name, and how much of it.
-type Evidence = BTreeMap<String, f64>;
+pub type Evidence = BTreeMap<String, f64>;
 
 /// For each kind how much each piece of evidence speaks for it: the logit is the sum over what is true, and `bias`.
 #[derive(Debug, Deserialize)]
@@ -105,8 +105,18 @@ pub(super) struct FormParts<'a> {
     pub buttons: Vec<&'a ButtonFacts>,
 }
 
-/// The kind of a form, how sure (0 to 1), and the evidence with its weight, heaviest first.
-pub(super) fn judge(parts: &FormParts<'_>) -> (FormKind, f64, Vec<String>) {
+/// What is thought of a form.
+pub(super) struct Judgement {
+    pub kind: FormKind,
+    /// 0 to 1.
+    pub sure: f64,
+    /// The evidence with its weight, heaviest first.
+    pub reasons: Vec<String>,
+    pub evidence: Evidence,
+}
+
+/// The kind of a form.
+pub(super) fn judge(parts: &FormParts<'_>) -> Judgement {
     let weights = &Weights::standard().kind;
     let evidence = gather(parts);
     let judged = weights.judge(&evidence);
@@ -116,15 +126,18 @@ pub(super) fn judge(parts: &FormParts<'_>) -> (FormKind, f64, Vec<String>) {
         evidence.keys().filter_map(|name| table.get(name).map(|weight| (weight * evidence[name], name))).collect();
     reasons.sort_by(|a, b| b.0.abs().total_cmp(&a.0.abs()));
     let reasons = reasons.into_iter().take(8).map(|(weight, name)| format!("{name} {weight:+.1}")).collect();
-    (kind, sure, reasons)
+    Judgement { kind, sure, reasons, evidence }
 }
 
-/// Which button sends the form. One outside of it only where none inside will do: sites without `<form>`, or with one that
+/// Which button sends the form, whose kind may not be known yet. One outside of it only where none inside will do: sites without `<form>`, or with one that
 /// ends too early, put it right after.
-pub(super) fn submit_button<'a>(parts: &FormParts<'a>, kind: FormKind) -> Option<&'a ButtonFacts> {
+pub(super) fn submit_button<'a>(parts: &FormParts<'a>, kind: Option<FormKind>) -> Option<&'a ButtonFacts> {
     let weights = Weights::standard();
     let best = |buttons: &[&'a ButtonFacts]| {
-        let scored = buttons.iter().enumerate().map(|(i, button)| (i, score(parts, kind, i, button)));
+        let last = parts.fields.iter().filter(|f| f.usable).map(|f| f.facts.at).max().unwrap_or(0);
+        let before = buttons.iter().filter(|button| button.at < last).count();
+        let scored = buttons.iter().enumerate();
+        let scored = scored.map(|(i, button)| (i, score(parts, kind, i.saturating_sub(before), button)));
         scored.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0))).map(|(i, score)| (buttons[i], score))
     };
     let inside = best(&parts.buttons);
@@ -141,14 +154,17 @@ pub(super) fn submit_button<'a>(parts: &FormParts<'a>, kind: FormKind) -> Option
 /// Buttons of no form between this one's last field and the next form.
 fn following<'a>(parts: &FormParts<'a>) -> Vec<&'a ButtonFacts> {
     let Some(last) = parts.fields.iter().map(|f| f.facts.at).max() else { return Vec::new() };
-    let next = parts.page.fields.iter().filter(|f| f.at > last).map(|f| f.at).min().unwrap_or(u32::MAX);
+    // What has no button of its own is sent with this one.
+    let sent_alone =
+        |f: &&FieldFacts| f.form.is_some() && parts.page.buttons.iter().any(|button| button.form == f.form);
+    let next = parts.page.fields.iter().filter(|f| f.at > last).filter(sent_alone).map(|f| f.at).min();
+    let next = next.unwrap_or(u32::MAX);
     let loose = parts.page.buttons.iter().filter(|b| b.form.is_none() && b.at > last && b.at < next);
     loose.take(12).collect()
 }
 
-fn score(parts: &FormParts<'_>, kind: FormKind, position: usize, button: &ButtonFacts) -> f64 {
+fn score(parts: &FormParts<'_>, kind: Option<FormKind>, position: usize, button: &ButtonFacts) -> f64 {
     let (weights, dictionary) = (Weights::standard(), Dictionary::standard());
-    let own = format!("kind.{}", kind.as_str());
     let text = if button.text.is_empty() { &button.label } else { &button.text };
     let names = format!("{} {} {}", button.id, button.name, button.class);
     let last_field = parts.fields.iter().filter(|f| f.usable).map(|f| f.facts.at).max();
@@ -160,13 +176,20 @@ fn score(parts: &FormParts<'_>, kind: FormKind, position: usize, button: &Button
     };
     add("type_submit", button.kind == "submit");
     add("type_image", button.kind == "image");
-    let says_own = dictionary.says_mostly(&own, text);
-    add("own_kind", says_own || dictionary.names(&own, &button.id));
-    add("submit_word", dictionary.says_mostly("sign.submit", text));
+    let own = kind.map(|kind| format!("kind.{}", kind.as_str()));
+    let says_own = own.as_ref().is_some_and(|own| dictionary.says_mostly(own, text));
+    add("own_kind", says_own || own.is_some_and(|own| dictionary.names(&own, &button.id)));
+    let says_any = || PURPOSES.iter().any(|kind| dictionary.says_mostly(&format!("kind.{kind}"), text));
+    add("submit_word", dictionary.says_mostly("sign.submit", text) || (kind.is_none() && says_any()));
     add("submit_name", dictionary.names("sign.submit", &names));
-    let says_no = dictionary.says_mostly("sign.not_submit", text) && !(kind == FormKind::Login && says_own);
-    add("not_submit_word", says_no || button.kind == "reset");
+    // A form that is sent has another button, if any, to log in instead.
+    let logs_in = kind.is_some_and(|kind| kind != FormKind::Login) && dictionary.says_mostly("kind.login", text);
+    let says_no = dictionary.says_mostly("sign.not_submit", text) && !(kind == Some(FormKind::Login) && says_own);
+    add("not_submit_word", says_no || (logs_in && !says_own) || button.kind == "reset");
     add("not_submit_name", dictionary.names("sign.not_submit", &names));
+    let sends = |button: &&&ButtonFacts| matches!(button.kind.as_str(), "submit" | "image");
+    let only = button.kind == "submit" && parts.form.is_form && parts.buttons.iter().filter(sends).count() == 1;
+    add("only_submit", only);
     let after = last_field.is_some_and(|at| button.at > at);
     add("after_last_field", after);
     add("link", button.tag == "a");
@@ -174,9 +197,14 @@ fn score(parts: &FormParts<'_>, kind: FormKind, position: usize, button: &Button
     add("no_text", text.is_empty() && button.kind != "image");
     add("long_text", Words::of_text(text).count() > 5);
     add("forgot", dictionary.says("sign.forgot", text));
-    add("hidden", !button.hidden.is_empty());
+    // Where the whole form is folded away, its buttons are too.
+    let folded = parts.fields.iter().all(|field| !field.seen);
+    add("hidden", !button.hidden.is_empty() && !folded);
     score + if after { weights.submit("per_button_after") * position as f64 } else { 0.0 }
 }
+
+/// What a button may say that it is for.
+const PURPOSES: [&str; 7] = ["comment", "signup", "login", "newsletter", "search", "contact", "other"];
 
 fn gather(parts: &FormParts<'_>) -> Evidence {
     let mut evidence = Evidence::new();
@@ -201,7 +229,8 @@ fn fields_evidence(parts: &FormParts<'_>, evidence: &mut Evidence) {
     let count = |role: Role| seen.iter().filter(|f| f.role == role).count();
     let texts: Vec<_> = seen.iter().filter(|f| !matches!(f.facts.kind.as_str(), "checkbox" | "radio")).collect();
     let areas = seen.iter().filter(|f| f.is_area()).count();
-    let passwords = seen.iter().filter(|f| f.facts.kind == "password").count();
+    let secret = |f: &Guess<'_>| f.facts.kind == "password" || matches!(f.role, Role::Password | Role::PasswordConfirm);
+    let passwords = seen.iter().filter(|f| secret(f)).count();
     let complete = |token: &str| seen.iter().any(|f| f.facts.autocomplete.split_whitespace().any(|t| t == token));
 
     note("textarea", areas > 0);
@@ -211,17 +240,25 @@ fn fields_evidence(parts: &FormParts<'_>, evidence: &mut Evidence) {
     note("no_password", passwords == 0);
     note("password_two", passwords == 2);
     note("password_three", passwords > 2);
+    note("later_password", passwords == 0 && parts.fields.iter().any(|f| !f.seen && f.facts.kind == "password"));
+    let ruled = |f: &&&Guess<'_>| f.facts.kind == "password" && (f.facts.min.is_some() || !f.facts.pattern.is_empty());
+    note("password_limits", seen.iter().any(|f| ruled(&f)));
     note("new_password", complete("new-password"));
     note("current_password", complete("current-password"));
     let (email, username) = (count(Role::Email), count(Role::Username));
     note("email", email > 0);
     note("no_email", email == 0);
     note("username", username > 0);
-    note("no_identity", email == 0 && username == 0 && passwords == 0);
+    note("no_identity", email == 0 && username == 0 && passwords == 0 && count(Role::Phone) == 0);
     note("email_and_username", email > 0 && username > 0 && areas == 0);
     note("email_confirm", count(Role::EmailConfirm) > 0 || email > 1);
     note("author", count(Role::Author) + count(Role::FullName) > 0);
     note("website", count(Role::Website) > 0);
+    note("person", count(Role::FirstName) + count(Role::LastName) + count(Role::FullName) > 0);
+    note("username_token", complete("username"));
+    let called = |f: &&&Guess<'_>| dictionary.in_name("role.username", &Words::of_identifier(&f.facts.name)).1;
+    note("called_username", seen.iter().any(|f| f.role == Role::Email && called(&f)));
+    note("password_one", passwords == 1);
     note("first_last", count(Role::FirstName) > 0 && count(Role::LastName) > 0);
     for role in [Role::Phone, Role::Company, Role::Address, Role::Birthdate, Role::Country, Role::Consent] {
         note(role.as_str(), count(role) > 0);
@@ -265,18 +302,23 @@ fn words_evidence(parts: &FormParts<'_>, evidence: &mut Evidence) {
         .chain(near.then_some(form.before.as_str()))
         .map(Words::of_text)
         .collect();
-    let buttons: Vec<(Words, bool)> = parts
-        .buttons
-        .iter()
+    let main = submit_button(parts, None);
+    let is_main = |button: &ButtonFacts| main.is_some_and(|main| main.h == button.h && main.at == button.at);
+    let words_on =
+        |button: &ButtonFacts| Words::of_text(if button.text.is_empty() { &button.label } else { &button.text });
+    let pressed: Vec<Words> = main.iter().map(|button| words_on(button)).collect();
+    let beside = parts.buttons.iter().filter(|button| !is_main(button));
+    let beside: Vec<Words> = beside
         .filter(|button| button.hidden.is_empty() || !form.hidden.is_empty())
-        .map(|button| {
-            let text = if button.text.is_empty() { &button.label } else { &button.text };
-            (Words::of_text(text), button.kind == "submit" || button.kind == "image")
-        })
+        .take(40)
+        .map(|button| words_on(button))
         .collect();
-    let sends = buttons.iter().any(|(_, submit)| *submit);
-    let ids = parts.buttons.iter().filter(|button| button.kind == "submit" || (!sends && button.hidden.is_empty()));
-    let ids: Vec<Words> = ids.map(|button| Words::of_identifier(&format!("{} {}", button.id, button.name))).collect();
+    // Of a later step.
+    let undrawn = parts.buttons.iter().filter(|button| form.hidden.is_empty() && button.hidden == ["not_rendered"]);
+    let undrawn: Vec<Words> = undrawn.take(20).map(|button| words_on(button)).collect();
+    let ids: Vec<Words> =
+        main.iter().map(|button| Words::of_identifier(&format!("{} {}", button.id, button.name))).collect();
+    let lead: Vec<Words> = form.lead.iter().map(|text| Words::of_text(text)).collect();
     let title = Words::of_text(&page.title);
     let url = Words::of_identifier(&path_of(&page.url));
     let text = Words::of_text(&form.text);
@@ -288,15 +330,25 @@ fn words_evidence(parts: &FormParts<'_>, evidence: &mut Evidence) {
             }
         };
         let speaks = |words: &Words| words.count() <= 8 && dictionary.in_text(&meaning, words) > 0;
-        note("button", buttons.iter().any(|(words, submit)| (*submit || !sends) && speaks(words)));
+        note("button", pressed.iter().any(speaks));
+        note("beside", beside.iter().any(speaks));
+        note("lead", lead.iter().any(|words| words.count() <= 14 && dictionary.in_text(&meaning, words) > 0));
         note("button_id", ids.iter().any(|words| dictionary.in_name(&meaning, words).0 > 0));
         note("heading", headings.iter().any(|words| words.count() <= 14 && dictionary.in_text(&meaning, words) > 0));
+        let mostly = |words: &Words| {
+            let letters = dictionary.in_text(&meaning, words);
+            letters > 0 && words.count() <= 8 && words.share(letters) >= 0.6
+        };
+        note("says", headings.iter().chain(&lead).any(mostly));
         note("ident", dictionary.in_name(&meaning, &identity).0 > 0);
         note("ancestry", dictionary.in_name(&meaning, &ancestry).0 > 0);
         note("title", title.count() <= 14 && dictionary.in_text(&meaning, &title) > 0);
         note("url", dictionary.in_name(&meaning, &url).0 > 0);
         note("text", dictionary.in_text(&meaning, &text) > 0);
-        note("links", form.links.iter().any(|link| dictionary.says_mostly(&meaning, link)));
+        // Who has lost a password is not sent elsewhere to log in.
+        let leads = |link: &&String| dictionary.says_mostly(&meaning, link) && !dictionary.says("sign.forgot", link);
+        note("links", form.links.iter().any(|link| leads(&link)));
+        note("undrawn", undrawn.iter().any(speaks));
     }
     let mut note = |name: &str, holds: bool| {
         if holds {
@@ -305,13 +357,16 @@ fn words_evidence(parts: &FormParts<'_>, evidence: &mut Evidence) {
     };
     let says = |meaning: &str, words: &Words| dictionary.in_text(meaning, words) > 0;
     note("text:check_mail", says("sign.check_mail", &text));
+    note("button:change_password", pressed.iter().any(|words| says("sign.change_password", words)));
+    note("text:terms", says("sign.terms", &text));
+    note("text:password_rules", says("sign.password_rules", &text));
     // A page with few forms is about them.
     let about = page.forms.len() <= 4;
     let around: String = page.text.chars().take(3000).collect();
     let around = Words::of_text(if about { &around } else { "" });
     for meaning in ["have_account", "no_account", "forgot", "change_password"] {
         let name = format!("sign.{meaning}");
-        let here = says(&name, &text) || buttons.iter().any(|(words, _)| says(&name, words));
+        let here = says(&name, &text) || beside.iter().any(|words| says(&name, words));
         note(&format!("text:{meaning}"), here);
         note(&format!("page:{meaning}"), !here && says(&name, &around));
     }
@@ -326,6 +381,22 @@ fn words_evidence(parts: &FormParts<'_>, evidence: &mut Evidence) {
     note("loose", !form.is_form);
     note("role_search", form.role == "search" || form.ancestry.split_whitespace().any(|word| word == "search"));
     note("method_get", form.is_form && form.method == "get");
+    let both = |words: &Words| words.count() <= 14 && says("kind.signup", words) && says("kind.login", words);
+    if says("sign.signup_or_login", &text) || headings.iter().chain(&lead).chain(&pressed).any(both) {
+        evidence.insert("signup_or_login".to_owned(), 1.0);
+    }
+    if evidence.contains_key("single_email") {
+        for name in ["text:terms", "button:submit", "text:have_account", "text:no_account", "later_password"] {
+            if evidence.contains_key(name) {
+                evidence.insert(format!("single_email+{name}"), 1.0);
+            }
+        }
+    }
+    let mut note = |name: &str, holds: bool| {
+        if holds {
+            evidence.insert(name.to_owned(), 1.0);
+        }
+    };
     note("file", form.has_file);
     note("article", page.kind == "article");
 }

@@ -326,3 +326,84 @@ fn a_page_of_random_words_makes_nobody_panic() {
         })
         .unwrap();
 }
+
+#[test]
+fn first_steps_of_a_sign_up_are_known_by_what_is_said_over_and_beside_them() {
+    let said_over = json!({"lead": ["Create your account"]});
+    let month =
+        json!({"tag": "select", "type": "select-one", "labels": [{"via": "for", "text": "Month"}], "option_count": 13});
+    let year = json!({"tag": "select", "type": "select-one", "labels": [{"via": "for", "text": "Year"}], "option_count": 120,
+        "options": ["Year", "2022", "2021", "2020", "2019", "2018", "2017", "2016", "2015", "2014"]});
+    let form =
+        only(&page(said_over, json!([input("text", "Name"), input("tel", "Phone"), month, year]), button("Next")));
+    assert_eq!(form.kind, FormKind::Signup, "{:?}", form.reasons);
+    assert_eq!(roles(&form), ["full_name", "phone", "birthdate", "birthdate"]);
+
+    let asks = json!({"text": "Email Already have an account?", "links": ["Sign in"]});
+    let form = only(&page(asks, json!([input("email", "Email"), input("password", "Password")]), button("Continue")));
+    assert_eq!(form.kind, FormKind::Signup, "{:?}", form.reasons);
+
+    let beside = json!([
+        {"tag": "button", "type": "button", "text": "Next"},
+        {"tag": "button", "type": "button", "text": "Create account"},
+    ]);
+    let forgot = json!({"text": "Forgot your password?"});
+    let form = only(&page(forgot, json!([input("email", "Email address")]), beside));
+    assert_eq!(form.kind, FormKind::Login, "{:?}", form.reasons);
+    assert_eq!(form.submit.unwrap().text, "Next");
+}
+
+#[test]
+fn what_a_later_step_asks_for_is_known_and_not_filled_and_a_trap_is_told_from_it() {
+    let undrawn = |mut field: Value| {
+        field["hidden"] = json!(["not_rendered"]);
+        field
+    };
+    let fields = json!([
+        input("email", "Email"),
+        undrawn(input("password", "Password")),
+        undrawn(input("text", "Username")),
+        undrawn(input("text", "Email")),
+    ]);
+    let form = only(&page(json!({"headings": ["Sign up"]}), fields, button("Continue")));
+    assert_eq!(form.kind, FormKind::Signup);
+    assert_eq!(roles(&form), ["email", "password", "username", "honeypot"]);
+    let later: Vec<bool> = form.fields.iter().map(|field| field.later).collect();
+    assert_eq!(later, [false, true, true, false]);
+    assert!(form.fields[1..].iter().all(|field| !field.usable));
+
+    let alone = json!([input("text", "Name"), area("Comment"), undrawn(input("text", "Website"))]);
+    let form = only(&page(json!({}), alone, button("Post comment")));
+    assert!(!form.fields[2].later && !form.fields[2].usable);
+}
+
+#[test]
+fn a_line_of_dots_is_a_password_and_one_that_may_stay_empty_is_no_user_name() {
+    let dots = json!({"tag": "input", "type": "text", "name": "inp_password", "placeholder": "password"});
+    let referral = input("text", "Referral ID (optional)");
+    let fields = json!([input("email", "Email"), dots, referral]);
+    let form = only(&page(json!({"headings": ["Sign up"]}), fields, button("Sign up")));
+    assert_eq!(roles(&form), ["email", "password", "other"]);
+}
+
+#[test]
+fn the_button_is_found_past_a_part_that_has_none_of_its_own_and_among_many_that_choose() {
+    let choices: Vec<Value> =
+        (0..60).map(|n| json!({"tag": "a", "text": format!("Choice {n}"), "at": 10 + n})).collect();
+    let send = json!({"tag": "a", "text": "Continue", "at": 300});
+    let buttons: Vec<Value> = choices.into_iter().chain([send]).collect();
+    let form =
+        only(&page(json!({}), json!([input("text", "Card number"), input("text", "Name on card")]), json!(buttons)));
+    assert_eq!(form.submit.unwrap().text, "Continue");
+
+    let mut two = page(
+        json!({}),
+        json!([input("text", "Card number"), {"tag": "input", "type": "text", "form": 1, "labels": [{"via": "for", "text": "First name"}]}]),
+        json!([{"tag": "button", "type": "submit", "text": "Complete purchase", "form": null}]),
+    );
+    two.buttons[0].form = None;
+    two.forms.push(FormFacts { css: "#second".into(), ..FormFacts::default() });
+    for form in classify(&two) {
+        assert_eq!(form.submit.unwrap().text, "Complete purchase");
+    }
+}
