@@ -437,7 +437,8 @@ pub struct FilterArgs {
     after_help = "A dry run: any page may be inspected, enrolled or not, because nothing is filled in, pressed or sent. A page's own \
                   scripts run as in any visit.\n\nA file is a saved page. It is shown to Chrome without scripts and without network, at an \
                   address that says nothing of its name.\n\nA selector is CSS for its document; `A >>> B` is B in the open shadow root of A. \
-                  `frame` in the JSON lists the selectors of the frame elements, the outermost first. Status 1: a page could \
+                  `frame` in the JSON lists the selectors of the frame elements, the outermost first; a field with `\"later\":true` can't be \
+                  filled in as the page is now, but in a further step or once the form is unfolded. Status 1: a page could \
                   not be inspected."
 )]
 pub struct InspectArgs {

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::forms::{Control, Form, FormKind, Role};
+use super::forms::{self, Control, Form, FormKind, Role};
 use super::look::{self, FrameView, View};
 use super::{StepLimits, failed, obstacles};
 use crate::browser::{FrameId, Landed, Tab};
@@ -86,6 +86,9 @@ impl Serialize for InspectedForm {
         struct Field<'a> {
             role: &'static str,
             selector: &'a str,
+            /// It can't be filled in as the page is now.
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            later: bool,
         }
         let form = &self.form;
         Shape {
@@ -93,7 +96,10 @@ impl Serialize for InspectedForm {
             confidence: (form.confidence * 1000.0).round() / 1000.0,
             frame: &self.frame,
             selector: &form.selector,
-            fields: self.fields().map(|(role, selector)| Field { role, selector }).collect(),
+            fields: self
+                .fields()
+                .map(|field| Field { role: role_name(field.role), selector: &field.selector, later: field.later })
+                .collect(),
             submit: form.submit.as_ref().map(|button| button.selector.as_str()),
         }
         .serialize(serializer)
@@ -101,11 +107,10 @@ impl Serialize for InspectedForm {
 }
 
 impl InspectedForm {
-    /// Name of the role and selector of each field that a task would fill or leave alone knowingly. What a person does
-    /// not see, and is no trap, is not there.
-    pub fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let fields = self.form.fields.iter().filter(|field| field.usable || field.role == Role::Honeypot);
-        fields.map(|field| (role_name(field.role), field.selector.as_str()))
+    /// Each field that a task would fill or leave alone knowingly, and those it would find once the form is unfolded or a
+    /// step further. What a person does not see otherwise, and is no trap, is not there.
+    pub fn fields(&self) -> impl Iterator<Item = &forms::Field> {
+        self.form.fields.iter().filter(|field| field.usable || field.later || field.role == Role::Honeypot)
     }
 }
 
@@ -231,7 +236,7 @@ fn page_kind(forms: &[InspectedForm]) -> &'static str {
 fn surest(forms: &[InspectedForm]) -> Option<&InspectedForm> {
     let rank = |found: &&InspectedForm| {
         let place = NAMING.iter().position(|kind| *kind == found.form.kind)?;
-        Some(((found.form.confidence * 20.0).round() as i64, std::cmp::Reverse((place, found.form.index))))
+        Some(((found.form.confidence * 4.0).round() as i64, std::cmp::Reverse((place, found.form.index))))
     };
     forms.iter().filter(|found| rank(found).is_some()).max_by_key(rank)
 }
