@@ -242,7 +242,7 @@ fn fields_evidence(parts: &FormParts<'_>, evidence: &mut Evidence) {
     note("password_three", passwords > 2);
     note("later_password", passwords == 0 && parts.fields.iter().any(|f| !f.seen && f.facts.kind == "password"));
     let ruled = |f: &&&Guess<'_>| f.facts.kind == "password" && (f.facts.min.is_some() || !f.facts.pattern.is_empty());
-    note("password_limits", seen.iter().any(|f| ruled(&f)));
+    note("password_limits", seen.iter().any(ruled));
     note("new_password", complete("new-password"));
     note("current_password", complete("current-password"));
     let (email, username) = (count(Role::Email), count(Role::Username));
@@ -257,7 +257,7 @@ fn fields_evidence(parts: &FormParts<'_>, evidence: &mut Evidence) {
     note("person", count(Role::FirstName) + count(Role::LastName) + count(Role::FullName) > 0);
     note("username_token", complete("username"));
     let called = |f: &&&Guess<'_>| dictionary.in_name("role.username", &Words::of_identifier(&f.facts.name)).1;
-    note("called_username", seen.iter().any(|f| f.role == Role::Email && called(&f)));
+    note("called_username", seen.iter().any(|f| f.role == Role::Email && called(f)));
     note("password_one", passwords == 1);
     note("first_last", count(Role::FirstName) > 0 && count(Role::LastName) > 0);
     for role in [Role::Phone, Role::Company, Role::Address, Role::Birthdate, Role::Country, Role::Consent] {
