@@ -11,6 +11,7 @@ mod frame;
 pub mod fuzzing;
 mod install;
 mod json;
+mod log;
 mod navigation;
 mod observe;
 mod pass;

@@ -6,6 +6,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+mod page_log;
+
+pub use page_log::{Console, ConsoleLine, MOST_LINES, MOST_REQUESTS, Network, PageLog, RequestLine};
+
 /// One step of an attempt: a row of `steps`, a line of `steps.jsonl`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepRecord {
@@ -40,7 +44,7 @@ pub const REPORTING_STEPS: [&str; 5] =
 pub struct ArtifactRecord {
     /// File name, relative to the run directory.
     pub name: String,
-    /// `screenshot`, `dom`, `result`, `steps`, `init` or `report`.
+    /// `screenshot`, `dom`, `console`, `network`, `result`, `steps`, `init` or `report`.
     pub kind: &'static str,
     /// Size in bytes.
     pub bytes: i64,

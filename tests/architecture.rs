@@ -20,7 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("mailbox", &["config", "failure"]),
     ("seal", &["task"]),
     ("queue", &["failure", "fault", "record", "retry", "seal", "site", "task"]),
-    ("browser", &["failure", "fault", "site"]),
+    ("browser", &["failure", "fault", "record", "site"]),
     ("telemetry", &["failure", "fault", "record", "task"]),
     (
         "automation",

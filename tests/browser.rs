@@ -1125,6 +1125,28 @@ async fn a_wish_to_come_back_later_and_a_demand_for_a_password_are_passed_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_page_says_and_asks_for_is_known_with_what_failed() {
+    let fixture = Fixture::new().await;
+    let tab = fixture
+        .showing(
+            "<script>console.warn('careful', {a: 1}); console.log('\\ud800 half'); setTimeout(() => { throw new Error('lost') })
+             </script><img src=/private><img src='data:image/gif;base64,R0lGOD'>",
+        )
+        .await;
+    let look = "() => document.images[0].complete || null";
+    let _: Option<bool> = tab.wait_for(&tab.main_frame(), look, &[], SOON).await.unwrap();
+    let log = tab.log();
+    let said: Vec<(&str, &str)> =
+        log.console.lines.iter().map(|line| (line.level.as_str(), line.text.lines().next().unwrap())).collect();
+    assert_eq!(said, [("warning", "careful Object"), ("log", "\u{fffd} half"), ("exception", "Error: lost")]);
+    let requests: Vec<_> =
+        log.network.requests.iter().map(|line| (line.resource.as_str(), line.status, line.failed())).collect();
+    assert_eq!(requests, [("Document", Some(200), false), ("Image", Some(401), true)], "{:?}", log.network.requests);
+    assert!(log.network.requests.iter().all(|request| request.duration_ms.is_some()));
+    fixture.pool.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wait_goes_on_in_the_next_document_and_ends_at_its_limit() {
     let fixture = Fixture::new().await;
     fixture

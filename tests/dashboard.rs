@@ -197,6 +197,44 @@ async fn a_retry_of_thousands_says_how_far_it_is_and_in_the_end_what_was_left() 
     assert_eq!(app.get("/runs/retry").await.json()["matching"], 25);
 }
 
+#[tokio::test]
+async fn a_run_shows_what_its_page_asked_for_and_said() {
+    let app = TestApp::open().await;
+    let id = app.failed(1).await[0];
+    let request = |n: usize| {
+        let status = if n == 390 { 503 } else { 200 };
+        json!({"at": "2024-01-15T10:30:01.000Z", "method": "GET", "url": format!("https://example.org/{n}?<b>"),
+               "resource": "Image", "status": status, "bytes": 10, "duration_ms": 4.2, "error": null})
+    };
+    let network = json!({"requests": (0..400).map(request).collect::<Vec<_>>(), "not_kept": 7});
+    let line = json!({"at": "2024-01-15T10:30:01.000Z", "level": "exception", "text": "<script>lost</script>"});
+    for (kind, content) in [("network", network), ("console", json!({"lines": [line], "not_kept": 0}))] {
+        let name = format!("{kind}_20240115T103000123Z.json");
+        app.write(id, &name, &content.to_string());
+        sqlx::query("INSERT INTO artifacts SELECT id, $2, task_id, $3, 1 FROM attempts WHERE task_id = $1")
+            .bind(id)
+            .bind(&name)
+            .bind(kind)
+            .execute(&app.db.pool)
+            .await
+            .unwrap();
+        assert_eq!(app.get(&format!("/runs/{id}/artifacts/{name}")).await.json(), content);
+    }
+    let page = app.page(&format!("/runs/{id}")).await.text();
+    for expected in [
+        "Network: 400 requests",
+        ", 1 failed",
+        "https://example.org/390?&lt;b&gt;",
+        "250 more are in the file.",
+        "7 came after these and were not kept.",
+        "Console: 1 line",
+        "&lt;script&gt;lost",
+    ] {
+        assert!(page.contains(expected), "{expected}: {page}");
+    }
+    assert!(page.len() < HEAVIEST);
+}
+
 /// A Chrome that may look at the server, and nothing else.
 struct Person {
     pool: BrowserPool,

@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use pagehand::failure::{Failure, FailureReason};
-use pagehand::record::ArtifactRecord;
+use pagehand::record::{ArtifactRecord, Console, ConsoleLine, Network, PageLog, RequestLine};
 use pagehand::task::TaskId;
 use pagehand::telemetry::{
     Recovered, RunsDir, Snapshot, SnapshotKind, Usage, finalize_run, init_run, log_failure, log_step, recover_run,
-    save_snapshot, save_snapshot_meanwhile,
+    save_page_log, save_snapshot, save_snapshot_meanwhile,
 };
 use serde_json::{Value, json};
 
@@ -341,4 +341,73 @@ async fn the_time_of_a_run_does_not_go_back() {
     let times: Vec<DateTime<Utc>> = (0..100).map(|_| run.now()).collect();
     assert!(times.is_sorted());
     assert!((Utc::now() - times[0]).abs() < TimeDelta::minutes(1));
+}
+
+/// A page that said one thing and asked for two, of which one failed.
+fn page_log(secret: &str) -> PageLog {
+    let at: DateTime<Utc> = "2024-01-15T10:30:01Z".parse().unwrap();
+    let request = |url: String, status, error: Option<&str>| RequestLine {
+        at,
+        method: "GET".to_owned(),
+        url,
+        resource: "Script".to_owned(),
+        status,
+        bytes: 10,
+        duration_ms: Some(4.2),
+        error: error.map(str::to_owned),
+    };
+    PageLog {
+        console: Console {
+            lines: vec![ConsoleLine {
+                at,
+                level: "error".to_owned(),
+                text: format!("<b>no</b> {secret}"),
+                url: String::new(),
+            }],
+            not_kept: 3,
+        },
+        network: Network {
+            requests: vec![
+                request("https://example.org/a.js".to_owned(), Some(200), None),
+                request(format!("https://example.org/b.js?p={secret}"), None, Some("net::ERR_FAILED")),
+            ],
+            not_kept: 0,
+        },
+    }
+}
+
+#[tokio::test]
+async fn what_the_page_said_and_asked_for_is_kept_of_each_attempt_without_secrets() {
+    let runs = runs();
+    let secret = "correct-horse-battery";
+    let mut files = Vec::new();
+    for retry_count in 0..2 {
+        let mut start = start(retry_count, i64::from(retry_count) + 1);
+        start.secrets.push(secret.to_owned().into());
+        let run = init_run(&runs.dir, start).await;
+        save_page_log(&run, page_log(secret));
+        files.push(finalize_run(&run, ended(Some(timeout()))).await);
+    }
+    let name = |n: usize, kind: &str| files[n].iter().find(|file| file.kind == kind).unwrap().name.clone();
+    for n in 0..2 {
+        let console = runs.json(&name(n, "console"));
+        assert_eq!((&console["not_kept"], &console["lines"][0]["level"]), (&json!(3), &json!("error")));
+        let network = runs.json(&name(n, "network"));
+        assert_eq!(network["requests"].as_array().unwrap().len(), 2);
+        assert_eq!(network["requests"][1]["error"], "net::ERR_FAILED");
+        assert!(!runs.text(&name(n, "console")).contains(secret) && !runs.text(&name(n, "network")).contains(secret));
+    }
+    assert_ne!(name(0, "network"), name(1, "network"));
+    let report = runs.text("report.html");
+    assert!(report.contains("2 requests") && report.contains(", 1 failed") && !report.contains(secret), "{report}");
+    assert!(report.contains("&lt;b&gt;no&lt;/b&gt;"), "{report}");
+}
+
+#[tokio::test]
+async fn an_attempt_without_a_page_leaves_neither_console_nor_network() {
+    let runs = runs();
+    let run = runs.attempt(0, 1).await;
+    save_page_log(&run, PageLog::default());
+    finalize_run(&run, ended(None)).await;
+    assert!(!runs.names().iter().any(|name| name.starts_with("console") || name.starts_with("network")));
 }

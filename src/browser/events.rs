@@ -84,6 +84,14 @@ pub(super) struct DialogOpening {
 pub(super) struct RequestWillBeSent {
     pub(super) request_id: String,
     pub(super) redirect_response: Option<NetworkResponse>,
+    pub(super) request: Option<SentRequest>,
+    pub(super) r#type: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct SentRequest {
+    pub(super) method: String,
+    pub(super) url: String,
 }
 
 #[derive(Deserialize)]

@@ -18,7 +18,8 @@ impl TabState {
             "Network.requestWillBeSent" => {
                 inner.counters.requests += 1;
                 inner.active = Instant::now();
-                let Ok(sent) = serde_json::from_str::<RequestWillBeSent>(params) else { return };
+                let Ok(sent) = json::lenient::<RequestWillBeSent>(params) else { return };
+                inner.log.sent(&sent);
                 if let (Some(answer), Some(course)) = (sent.redirect_response, inner.watched.get_mut(&sent.request_id))
                     && course.status.is_none()
                 {
@@ -31,6 +32,7 @@ impl TabState {
                 let answer = &received.response;
                 if let Some(error) = self.guard.own_answer(answer.header("pagehand-egress")) {
                     inner.counters.failed_requests += 1;
+                    inner.log.ended(&received.request_id, None, Some(error));
                     if received.r#type == "Document" {
                         inner.document(&received.request_id).unreached = Some(error.to_owned());
                     }
@@ -43,6 +45,7 @@ impl TabState {
                     self.note(inner, TroubleKind::RequestFailed, &answer.url, None, error);
                     return;
                 }
+                inner.log.answered(&received.request_id, answer.status());
                 if received.r#type == "Document" {
                     let document = inner.document(&received.request_id);
                     document.status = answer.status();
@@ -62,6 +65,7 @@ impl TabState {
                 inner.active = Instant::now();
                 let Ok(finished) = serde_json::from_str::<LoadingFinished>(params) else { return };
                 inner.counters.bytes_received += finished.encoded_data_length.max(0.0) as u64;
+                inner.log.ended(&finished.request_id, Some(finished.encoded_data_length), None);
                 if let Some(course) = inner.watched.get_mut(&finished.request_id) {
                     course.finished = true;
                 }
@@ -70,6 +74,7 @@ impl TabState {
                 inner.active = Instant::now();
                 let Ok(failed) = serde_json::from_str::<LoadingFailed>(params) else { return };
                 inner.counters.failed_requests += 1;
+                inner.log.ended(&failed.request_id, None, Some(&failed.error_text));
                 if failed.r#type == "Document" {
                     inner.document(&failed.request_id).error = Some(failed.error_text.clone());
                 }
@@ -211,6 +216,7 @@ impl TabState {
             "Runtime.executionContextsCleared" => inner.forget_worlds(session, |_| true),
             "Runtime.consoleAPICalled" => {
                 let Ok(called) = json::lenient::<ConsoleCalled>(params) else { return };
+                inner.log.said(&called.r#type, &called.text(), "");
                 if called.r#type == "error" || called.r#type == "assert" {
                     inner.counters.console_errors += 1;
                     self.note(inner, TroubleKind::ConsoleError, "", None, &called.text());
@@ -221,6 +227,7 @@ impl TabState {
                 let Ok(thrown) = json::lenient::<ExceptionThrown>(params) else { return };
                 let details = thrown.exception_details;
                 let url = details.url.clone().unwrap_or_default();
+                inner.log.said("exception", &details.message(), &url);
                 self.note(inner, TroubleKind::Exception, &url, None, &details.message());
             }
             _ => {}

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::egress::{Denial, Guard};
 use super::error::BrowserError;
 use super::events::{NavigatedFrame, NetworkResponse};
+use super::log::Log;
 use super::pass::SitePass;
 use super::router::{Reply, Session, lock};
 use super::standing::Windows;
@@ -74,6 +75,8 @@ pub(super) struct Inner {
     pub(super) leaving: Option<Instant>,
     remembered: VecDeque<String>,
     trouble: VecDeque<NetworkTrouble>,
+    /// What the page said and asked for.
+    pub(super) log: Log,
     next_frame: u64,
 }
 
@@ -150,6 +153,7 @@ impl TabState {
                 leaving: None,
                 remembered: VecDeque::new(),
                 trouble: VecDeque::new(),
+                log: Log::new(),
                 next_frame: 0,
             }),
             changed: watch::channel(0).0,

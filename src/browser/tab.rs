@@ -23,6 +23,7 @@ use super::error::BrowserError;
 use super::state::TabState;
 use super::types::{FrameId, NetworkTrouble, TabCounters, TabOptions};
 use crate::failure::Failure;
+use crate::record::PageLog;
 
 /// Opening a tab takes milliseconds; longer than this and the browser is of no use.
 const OPEN_LIMIT: Duration = Duration::from_secs(15);
@@ -126,6 +127,11 @@ impl Tab {
     /// The latest troubles, at most 64, oldest first.
     pub fn trouble(&self) -> Vec<NetworkTrouble> {
         self.state.trouble()
+    }
+
+    /// What the page said on its console and asked of the network so far, within bounds. With secrets, if it had any.
+    pub fn log(&self) -> PageLog {
+        self.state.with(|inner| inner.log.so_far())
     }
 
     /// The latest failure of the task's proxy itself, as opposed to the site's.

@@ -11,7 +11,7 @@ use crate::task::TaskId;
 /// Failed writes of one kind with one cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriteError {
-    /// What was being written: `directory`, `archive`, `init`, `steps`, `dom`, `screenshot`, `report` or `result`.
+    /// What was being written: `directory`, `archive`, `init`, `steps`, `dom`, `screenshot`, `console`, `network`, `report` or `result`.
     pub kind: &'static str,
     /// Name of the error number, for example `ENOSPC`; `other` where it has none.
     pub errno: &'static str,

@@ -23,7 +23,7 @@ use super::steps::{RESULT_FAILED, append, last_step, line};
 use super::{Redactor, RunsDir};
 use crate::failure::Failure;
 use crate::fault;
-use crate::record::{ArtifactRecord, StepRecord, rfc3339};
+use crate::record::{ArtifactRecord, PageLog, StepRecord, rfc3339};
 use crate::task::{Fence, TaskId};
 
 const ATTEMPTS: &str = "attempts";
@@ -178,6 +178,7 @@ fn bury(dir: &Dir, lost: &EndedAttempt, init: &Value, errors: &Errors) -> io::Re
         result: &fields,
         steps: &steps,
         saved: &saved,
+        page_log: &PageLog::default(),
         missing: &missing,
         earlier: report::earlier_attempts(dir, lost.fence),
     });

@@ -17,9 +17,10 @@ use super::run::{INIT, RESULT, STEPS};
 use super::snapshot::Saved;
 use super::steps::{Logged, parse};
 use crate::failure::Failure;
-use crate::record::StepRecord;
+use crate::record::{PageLog, StepRecord};
 use crate::task::{Fence, TaskId};
 
+mod log;
 mod timeline;
 
 use timeline::timeline;
@@ -45,6 +46,8 @@ pub(super) struct Report<'a> {
     pub(super) result: &'a Map<String, Value>,
     pub(super) steps: &'a [StepRecord],
     pub(super) saved: &'a [Saved],
+    /// What the page said and asked for.
+    pub(super) page_log: &'a PageLog,
     /// What the last snapshot lacks, and why.
     pub(super) missing: &'a [(&'a str, &'a str)],
     pub(super) earlier: Vec<Earlier>,
@@ -146,6 +149,7 @@ pub(super) fn page(report: &Report<'_>) -> String {
                         (timeline(report.steps, failed_step(report.steps)))
                     }
                     (snapshots(report))
+                    (log::sections(report))
                     (attempts(report))
                     (files(report))
                 }
@@ -298,7 +302,7 @@ fn offset(report: &Report<'_>, stamp: i64) -> String {
 
 fn snapshots(report: &Report<'_>) -> Markup {
     let mut moments: BTreeMap<i64, (&str, [Option<&Saved>; 2])> = BTreeMap::new();
-    for saved in report.saved {
+    for saved in report.saved.iter().filter(|saved| saved.kind != "page") {
         let moment = moments.entry(saved.stamp).or_insert((saved.kind, [None, None]));
         moment.1[usize::from(saved.what == "dom")] = Some(saved);
     }

@@ -79,7 +79,8 @@ fn finalize(attempt: &Arc<Attempt>, result: &FinalResult) -> Vec<ArtifactRecord>
         attempt.errors.note("steps", &error);
     }
 
-    let (steps, saved) = attempt.with_state(|state| (state.steps.clone(), state.saved.clone()));
+    let (steps, saved, page_log) =
+        attempt.with_state(|state| (state.steps.clone(), state.saved.clone(), state.page_log.clone()));
     let failure = result.failure.as_ref().map(|failure| Failure {
         message: clean_text(&attempt.redactor(), &failure.message),
         causes: failure.causes.iter().take(20).map(|cause| clean_text(&attempt.redactor(), cause)).collect(),
@@ -106,6 +107,7 @@ fn finalize(attempt: &Arc<Attempt>, result: &FinalResult) -> Vec<ArtifactRecord>
         result: &fields,
         steps: &steps,
         saved: &saved,
+        page_log: &page_log,
         missing: &missing,
         earlier: report::earlier_attempts(&disk.dir, attempt.fence),
     });

@@ -31,7 +31,7 @@ use super::steps::append;
 use super::{Redactor, RunsDir, StepGuard, WriteErrors, bounds};
 use crate::failure::Failure;
 use crate::fault;
-use crate::record::{StepRecord, rfc3339};
+use crate::record::{PageLog, StepRecord, rfc3339};
 use crate::task::{Fence, TaskId};
 
 pub(super) const INIT: &str = "init.json";
@@ -110,6 +110,8 @@ pub(super) struct State {
     pub(super) lost_steps: u64,
     /// Files of snapshots, in the order of their stamps.
     pub(super) saved: Vec<Saved>,
+    /// What the page said and asked for, without secrets.
+    pub(super) page_log: PageLog,
     /// Snapshots that are being written on their own.
     pub(super) pending: Vec<JoinHandle<()>>,
     /// For `dom` and `screenshot`: stamp, kind of the snapshot, and why it has none.

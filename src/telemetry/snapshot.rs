@@ -80,9 +80,9 @@ pub struct Snapshot {
 #[derive(Debug, Clone)]
 pub(super) struct Saved {
     pub(super) stamp: i64,
-    /// `dom` or `screenshot`.
+    /// `dom` or `screenshot`; `console` or `network`.
     pub(super) what: &'static str,
-    /// `initial`, `final` or `error`.
+    /// `initial`, `final` or `error`; `page` for what it said and asked for.
     pub(super) kind: &'static str,
     pub(super) name: String,
     pub(super) bytes: u64,
@@ -117,7 +117,7 @@ pub(super) async fn all_written(run: &Run) {
 }
 
 /// The stamp of a snapshot that is taken now.
-fn stamp(run: &Run) -> i64 {
+pub(super) fn stamp(run: &Run) -> i64 {
     let now = run.now().timestamp_millis();
     run.0.with_state(|state| {
         state.last_stamp = now.max(state.last_stamp + 1);
@@ -179,7 +179,7 @@ fn save_file(
             attempt.commit(what, |_, state| {
                 let newest = state.saved.iter().filter(|saved| saved.what == what).map(|saved| saved.stamp).max();
                 let alias = newest.is_none_or(|newest| newest < stamp).then_some(latest);
-                let (stamp, name) = give_name(&disk.dir, &temp, kind, what, extension, stamp, alias)?;
+                let (stamp, name) = give_name(&disk.dir, &temp, &format!("{kind}_{what}"), extension, stamp, alias)?;
                 state.last_stamp = state.last_stamp.max(stamp);
                 let place = state.saved.partition_point(|saved| saved.stamp < stamp);
                 let saved = Saved { stamp, what, kind, name, bytes: temp.bytes };
@@ -206,17 +206,16 @@ fn save_file(
 }
 
 /// Gives a file the first name from `stamp` on that is free.
-fn give_name(
+pub(super) fn give_name(
     dir: &Dir,
     temp: &Temp<'_>,
-    kind: &str,
-    what: &str,
+    prefix: &str,
     extension: &str,
     mut stamp: i64,
     alias: Option<&str>,
 ) -> io::Result<(i64, String)> {
     loop {
-        let name = format!("{kind}_{what}_{}.{extension}", stamp_text(stamp));
+        let name = format!("{prefix}_{}.{extension}", stamp_text(stamp));
         match dir.put_with_alias(temp, &name, alias) {
             Ok(()) => return Ok((stamp, name)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => stamp += 1,

@@ -6,7 +6,7 @@
 //! nothing is fetched and nothing is sent.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -15,6 +15,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use serde::de::DeserializeOwned;
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 
@@ -24,10 +25,13 @@ use super::input::Query;
 use super::problem::Problem;
 use super::runs_api::{Segments, run_id};
 use super::thumbnail::{self, Size};
+use crate::record::PageLog;
 use crate::task::TaskId;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
+/// Most bytes read of a console or network file; telemetry writes less.
+const MAX_LOG: u64 = 8 << 20;
 /// Most entries of a directory that are looked at.
 const MAX_FILES: usize = 10_000;
 /// Names that each run has.
@@ -82,21 +86,25 @@ impl ArtifactName {
     }
 }
 
-/// `{initial,final,error}_dom_{TIMESTAMP}.html`, `…_screenshot_{TIMESTAMP}.png`; TIMESTAMP like `20240115T103000123Z`.
+/// `{initial,final,error}_dom_{TIMESTAMP}.html`, `…_screenshot_{TIMESTAMP}.png`, `{console,network}_{TIMESTAMP}.json`;
+/// TIMESTAMP like `20240115T103000123Z`.
 fn is_snapshot(name: &str) -> bool {
+    let is_stamp = |stamp: &str| {
+        stamp.len() == 19
+            && stamp.bytes().enumerate().all(|(n, byte)| match n {
+                8 => byte == b'T',
+                18 => byte == b'Z',
+                _ => byte.is_ascii_digit(),
+            })
+    };
     let stamped = |rest: &str| {
         let stamp = rest.strip_prefix("dom_").and_then(|rest| rest.strip_suffix(".html"));
         let stamp = stamp.or_else(|| rest.strip_prefix("screenshot_")?.strip_suffix(".png"));
-        stamp.is_some_and(|stamp| {
-            stamp.len() == 19
-                && stamp.bytes().enumerate().all(|(n, byte)| match n {
-                    8 => byte == b'T',
-                    18 => byte == b'Z',
-                    _ => byte.is_ascii_digit(),
-                })
-        })
+        stamp.is_some_and(is_stamp)
     };
+    let log = |kind: &str| name.strip_prefix(kind)?.strip_suffix(".json");
     ["initial_", "final_", "error_"].iter().any(|kind| name.strip_prefix(kind).is_some_and(stamped))
+        || ["console_", "network_"].iter().any(|kind| log(kind).is_some_and(is_stamp))
 }
 
 /// A number as a directory's name has it.
@@ -193,6 +201,20 @@ async fn serve(
     Ok(response)
 }
 
+/// What the page of an attempt said and asked for, as its files of these names have it; empty where they can't be read.
+pub(super) fn page_log(root: &Path, id: TaskId, names: &[String]) -> PageLog {
+    fn read<T: DeserializeOwned + Default>(root: &Path, id: TaskId, name: Option<&String>) -> T {
+        let read = || {
+            let name = ArtifactName::parse(None, name?)?;
+            let (file, _) = open(root, id, &name).ok()?;
+            serde_json::from_reader(std::io::BufReader::new(file.take(MAX_LOG))).ok()
+        };
+        read().unwrap_or_default()
+    }
+    let name = |kind: &str| names.iter().find(|name| name.starts_with(kind));
+    PageLog { console: read(root, id, name("console_")), network: read(root, id, name("network_")) }
+}
+
 /// The files that a run directory has, of those that may be asked for.
 pub(super) fn list(root: &Path, id: TaskId) -> io::Result<Vec<ArtifactName>> {
     let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -245,6 +267,7 @@ mod tests {
             "init.json",
             "steps.jsonl",
             "error_screenshot_20240115T103000123Z.png",
+            "network_20240115T103000123Z.json",
             "final_dom_20240115T103000123Z.html",
         ] {
             assert!(ArtifactName::parse(None, good).is_some(), "{good}");
@@ -260,6 +283,8 @@ mod tests {
             "INIT.JSON",
             "error_screenshot_20240115T103000123Z.html",
             "error_screenshot_2024.png",
+            "console_2024.json",
+            "console_20240115T103000123Z.html",
             "error_dom_20240115T10300012३Z.html",
             ".1-2.tmp",
             "steps.jsonl.torn",

@@ -14,6 +14,7 @@ pub mod dashboard;
 pub mod failures;
 mod format;
 pub mod login;
+mod page_log;
 pub mod problem;
 pub mod run;
 pub mod runs;

@@ -15,7 +15,7 @@ use super::input::{Fields, Input, Query};
 use super::negotiate::Wanted;
 use super::problem::{Problem, ProblemBody};
 use super::request_id::RequestId;
-use super::{Shared, pages, wire};
+use super::{Shared, artifacts, pages, wire};
 use crate::queue::{Cursor, Once, QueueError, RequestKey, RunFilter};
 use crate::seal::masked;
 use crate::task::{FieldError, NewTask, TaskId, TaskStatus};
@@ -60,7 +60,7 @@ pub fn run_id(text: &str) -> Result<TaskId, Problem> {
         ("site" = Option<String>, Query, description = "an origin, for example https://example.org"),
         ("since" = Option<String>, Query, description = "enqueued at or after: RFC 3339, a date, or 24h, 7d ago"),
         ("until" = Option<String>, Query, description = "enqueued before"),
-        ("q" = Option<String>, Query, description = "a number, or a part of address, error or code"),
+        ("q" = Option<String>, Query, description = "a number, or a part of address, error or code; looked for in 50 000 runs at a time, `next` leads on"),
         ("min_retries" = Option<u32>, Query, description = "with at least so many attempts before the latest", maximum = 1000000),
         ("failed_step" = Option<String>, Query, description = "in one of whose attempts the step of this name failed"),
         ("not_status" = Option<String>, Query, description = "in none of these, with commas between them"),
@@ -94,7 +94,7 @@ pub async fn list(
         ("site" = Option<String>, Query, description = "an origin"),
         ("since" = Option<String>, Query, description = "enqueued at or after"),
         ("until" = Option<String>, Query, description = "enqueued before"),
-        ("q" = Option<String>, Query, description = "a number, or a part of address, error or code"),
+        ("q" = Option<String>, Query, description = "a number, or a part of address, error or code; looked for in 50 000 runs at a time, `next` leads on"),
         ("min_retries" = Option<u32>, Query, description = "with at least so many attempts before the latest", maximum = 1000000),
         ("failed_step" = Option<String>, Query, description = "in one of whose attempts the step of this name failed"),
         ("not_status" = Option<String>, Query, description = "in none of these, with commas between them"),
@@ -183,7 +183,14 @@ pub async fn detail(
     let (run, trail) = (run?, trail?);
     Ok(match wanted {
         Wanted::Json => Json(wire::RunDetail::new(run, trail)).into_response(),
-        Wanted::Html => pages::run::page(&caller, &run, &trail, view).into_response(),
+        Wanted::Html => {
+            let names: Vec<String> = pages::run::shown(&run, view)
+                .map(|attempt| attempt.artifacts.iter().map(|file| file.name.clone()).collect())
+                .unwrap_or_default();
+            let root = app.runs_dir.clone();
+            let log = tokio::task::spawn_blocking(move || artifacts::page_log(&root, id, &names)).await;
+            pages::run::page(&caller, &run, &trail, view, &log.unwrap_or_default()).into_response()
+        }
     })
 }
 

@@ -123,7 +123,7 @@ pub struct Step {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Artifact {
     pub name: String,
-    /// `screenshot`, `dom`, `result`, `steps`, `init` or `report`.
+    /// `screenshot`, `dom`, `console`, `network`, `result`, `steps`, `init` or `report`.
     pub kind: String,
     pub bytes: i64,
 }

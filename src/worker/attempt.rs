@@ -30,6 +30,7 @@ use crate::site::{Enrolment, Origin};
 use crate::task::{Lease, Payload, SECRET_FIELDS, Task, check_url};
 use crate::telemetry::{
     Decided, FinalResult, Run, RunStart, SnapshotKind, finalize_run, init_run, log_failure, log_step, log_step_at,
+    save_page_log,
 };
 
 /// How long each half of the last snapshot may take when the attempt is called off.
@@ -337,6 +338,7 @@ async fn carry_out(
         Some(proxy) => worker.return_proxy(proxy, &task.site, result).await,
         None => result,
     };
+    save_page_log(run, context.tab.log());
     let Context { tab, .. } = context;
     // Nobody waits for the disposal; what hangs is killed with the browser.
     tokio::spawn(tab.close());

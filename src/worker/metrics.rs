@@ -279,7 +279,9 @@ impl Metrics {
         registry.register("pagehand_browser_launches", "Browsers started", counter(browsers.launches));
         registry.register("pagehand_browser_crashes", "Browsers that ended unasked", counter(browsers.crashes));
         let unwritten = Family::<Unwritten, Counter>::default();
-        for kind in ["directory", "archive", "init", "steps", "dom", "screenshot", "report", "result"] {
+        for kind in
+            ["directory", "archive", "init", "steps", "dom", "screenshot", "console", "network", "report", "result"]
+        {
             drop(unwritten.get_or_create(&Unwritten { kind, errno: "ENOSPC" }));
         }
         for error in write_errors_total() {

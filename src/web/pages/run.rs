@@ -2,8 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::{Place, badge, compare, format, layout, timeline, verdict};
+use super::{Place, badge, compare, format, layout, page_log, timeline, verdict};
 use crate::queue::{Artifact, Attempt, AuditEntry, RunDetail};
+use crate::record::PageLog;
 use crate::telemetry::shown_url;
 use crate::web::auth::Caller;
 use crate::web::thumbnail::Size;
@@ -21,11 +22,19 @@ pub struct View {
     pub compare: Option<i64>,
 }
 
-/// The page.
-pub fn page(caller: &Caller, run: &RunDetail, trail: &[AuditEntry], view: View) -> Markup {
+/// The attempt that the page shows.
+pub fn shown(run: &RunDetail, view: View) -> Option<&Attempt> {
+    find(run, view.attempt).or(run.attempts.last())
+}
+
+fn find(run: &RunDetail, fence: Option<i64>) -> Option<&Attempt> {
+    run.attempts.iter().find(|attempt| Some(attempt.fence) == fence)
+}
+
+/// The page; `log` is that of the attempt shown.
+pub fn page(caller: &Caller, run: &RunDetail, trail: &[AuditEntry], view: View, log: &PageLog) -> Markup {
     let id = run.run.id;
-    let find = |fence: Option<i64>| run.attempts.iter().find(|attempt| Some(attempt.fence) == fence);
-    let shown = find(view.attempt).or(run.attempts.last());
+    let shown = shown(run, view);
     let main = html! {
         div data-live="run" id="run" {
             p class="crumbs" { a href="/runs" { "Runs" } " / #" (id) }
@@ -34,11 +43,11 @@ pub fn page(caller: &Caller, run: &RunDetail, trail: &[AuditEntry], view: View) 
             @if let Some(shown) = shown {
                 section class="attempts" id="attempts" aria-label="Attempts" {
                     (tabs(run, shown))
-                    @if let Some(other) = find(view.compare).filter(|other| other.fence != shown.fence) {
+                    @if let Some(other) = find(run, view.compare).filter(|other| other.fence != shown.fence) {
                         @let (earlier, later) = if other.fence < shown.fence { (other, shown) } else { (shown, other) };
                         (compare::table(earlier, later))
                     }
-                    (section(run, shown))
+                    (section(run, shown, log))
                 }
             }
             (rest(run, trail))
@@ -170,7 +179,7 @@ fn facts(run: &RunDetail) -> Markup {
     }
 }
 
-fn section(run: &RunDetail, attempt: &Attempt) -> Markup {
+fn section(run: &RunDetail, attempt: &Attempt, log: &PageLog) -> Markup {
     let latest = run.attempts.last().is_some_and(|last| last.fence == attempt.fence);
     html! {
         section class="attempt" id={ "attempt-" (attempt.retry_count) } {
@@ -190,6 +199,7 @@ fn section(run: &RunDetail, attempt: &Attempt) -> Markup {
             }
             @if let Some(error) = &attempt.error { p class="error" { (error) } }
             @if attempt.steps.is_empty() { p class="quiet" { "No steps on record yet." } } @else { (timeline::table(attempt)) }
+            (page_log::sections(run.run.id, attempt, log))
             (submission(attempt))
             (seen(run.run.id, attempt))
             (files(run, attempt, latest))
