@@ -64,7 +64,7 @@ pub use presence::Presence;
 pub use proxies::{NewProxy, Proxy, ProxyId};
 pub use reap::{Lapsed, Reaped};
 pub use records::{OwedEnd, OwedRecord};
-pub use runs::{Artifact, Attempt, Cursor, RunDetail, RunFilter, RunPage, RunSummary, Step, Without};
+pub use runs::{Artifact, Attempt, Cursor, REACH, RunDetail, RunFilter, RunPage, RunSummary, Step, Without};
 pub use sealing::{Kept, Resealed};
 pub use settle::{Outcome, Settled, Settlement, SettlementRecord};
 pub use spending::Spending;

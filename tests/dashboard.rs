@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use pagehand::browser::{BrowserPool, BrowserSettings, ElementRef, Tab, TabOptions};
-use pagehand::queue::WorkerIdentity;
+use pagehand::queue::{REACH, WorkerIdentity};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -233,6 +233,29 @@ async fn a_run_shows_what_its_page_asked_for_and_said() {
         assert!(page.contains(expected), "{expected}: {page}");
     }
     assert!(page.len() < HEAVIEST);
+}
+
+#[tokio::test]
+async fn a_text_is_looked_for_in_so_many_runs_at_a_time_and_the_next_page_goes_on() {
+    let app = TestApp::open().await;
+    sqlx::query(
+        "INSERT INTO tasks (task_type, url, site, payload, status, finished_at)
+         SELECT 'comment', CASE k WHEN 5 THEN 'https://example.org/needle' ELSE 'https://example.org/hay' END,
+                'https://example.org', '{}', 'completed', now() FROM generate_series(1, $1) k",
+    )
+    .bind(REACH + 10)
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    let first = app.get("/runs?q=Needle").await.json();
+    assert_eq!(first["runs"], json!([]));
+    let next = first["next"].as_str().expect("older ones were not looked at");
+    let second = app.get(&format!("/runs?q=Needle&cursor={next}")).await.json();
+    assert_eq!((&second["runs"][0]["url"], &second["next"]), (&json!("https://example.org/needle"), &Value::Null));
+    let page = app.page("/runs?q=Needle").await.text();
+    assert!(page.contains("Older ones were not looked at yet") && page.contains("rel=\"next\""), "{page}");
+    let hay = app.get("/runs?q=hay&limit=3").await.json();
+    assert_eq!(hay["runs"].as_array().unwrap().len(), 3);
 }
 
 /// A Chrome that may look at the server, and nothing else.

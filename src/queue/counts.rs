@@ -4,14 +4,19 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::QueryBuilder;
+use utoipa::ToSchema;
 
-use super::runs::conditions;
+use super::runs::{REACH, within_reach};
 use super::{AuditEntry, Queue, QueueError, RunFilter, is_transient, repeated};
-use crate::record::REPORTING_STEPS;
+use crate::record::{REPORTING_STEPS, serialize_time};
 use crate::task::{TaskId, TaskStatus};
 
 /// Most runs that are counted for [`Queue::status_counts`].
 pub const MAX_COUNTED: i64 = 100_000;
+/// The same where each run is looked up among the failed steps.
+const MAX_COUNTED_BY_STEP: i64 = 10_000;
+/// What is counted, and what a text is looked for in.
+const COUNTED: &str = "SELECT id, status, url, last_error, failure_code FROM tasks";
 /// Most groups of dead letters that are listed.
 pub const MAX_GROUPS: i64 = 150;
 /// Days of a group's trend, today included.
@@ -22,8 +27,8 @@ pub const TREND_DAYS: i32 = 14;
 pub struct StatusCounts {
     /// In the order of [`TaskStatus::ALL`].
     pub counts: [i64; 5],
-    /// More than [`MAX_COUNTED`] match: only the newest of them are counted.
-    pub cut: bool,
+    /// There may be more: only so many of the newest were counted, or looked through for a text.
+    pub cut: Option<i64>,
 }
 
 impl StatusCounts {
@@ -82,7 +87,7 @@ pub struct Depth {
 }
 
 /// Dead letters that failed in the same way on the same site.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FailureGroup {
     /// One of the eleven.
     pub failure_reason: String,
@@ -93,8 +98,12 @@ pub struct FailureGroup {
     /// How many.
     pub n: i64,
     /// When the first of them failed.
+    #[serde(serialize_with = "serialize_time")]
+    #[schema(value_type = String)]
     pub first_seen: DateTime<Utc>,
     /// When the latest of them failed.
+    #[serde(serialize_with = "serialize_time")]
+    #[schema(value_type = String)]
     pub last_seen: DateTime<Utc>,
     /// How many of them failed on each of the last [`TREND_DAYS`] days, UTC, the oldest first, today last.
     pub trend: Vec<i64>,
@@ -115,10 +124,11 @@ impl Queue {
     /// Postgres can't be reached or takes too long.
     pub async fn status_counts(&self, filter: &RunFilter) -> Result<StatusCounts, QueueError> {
         let filter = RunFilter { status: None, ..filter.clone() };
+        let most = if filter.failed_step.is_some() { MAX_COUNTED_BY_STEP } else { MAX_COUNTED };
         let rows: Vec<(String, i64)> = repeated(is_transient, || async {
-            let mut query = QueryBuilder::new("SELECT status::text, count(*) FROM (SELECT status FROM tasks");
-            conditions(&mut query, &filter, i64::MAX, MAX_COUNTED + 1);
-            query.push(") newest GROUP BY status");
+            let mut query = QueryBuilder::new("SELECT status::text, count(*) FROM (SELECT status FROM ");
+            within_reach(&mut query, COUNTED, &filter, i64::MAX);
+            query.push(" ORDER BY id DESC LIMIT ").push_bind(most + 1).push(") newest GROUP BY status");
             query.build_query_as().fetch_all(&self.pool).await
         })
         .await?;
@@ -126,7 +136,10 @@ impl Queue {
         for (status, count) in TaskStatus::ALL.iter().zip(&mut found.counts) {
             *count = rows.iter().find(|(name, _)| name == status.as_str()).map_or(0, |(_, n)| *n);
         }
-        found.cut = found.all() > MAX_COUNTED;
+        found.cut = match found.all() > most {
+            true => Some(most),
+            false => self.end_of_reach(&filter, i64::MAX).await?.map(|_| REACH),
+        };
         Ok(found)
     }
 
@@ -217,12 +230,13 @@ impl Queue {
                    FROM (
                        SELECT failure_reason, failure_code, site, sum(n)::bigint AS n, min(first_seen) AS first_seen,
                               max(last_seen) AS last_seen, max(sample) AS sample,
-                              coalesce(array_agg(day) FILTER (WHERE day < $2), '{}') AS days,
-                              coalesce(array_agg(n) FILTER (WHERE day < $2), '{}') AS counts
+                              array_agg(day) AS days, array_agg(n) AS counts
                        FROM (
                            SELECT failure_reason, failure_code, site, count(*) AS n, min(finished_at) AS first_seen,
                                   max(finished_at) AS last_seen, max(id) AS sample,
-                                  least((now() AT TIME ZONE 'UTC')::date - (finished_at AT TIME ZONE 'UTC')::date, $2) AS day
+                                  width_bucket(finished_at, ARRAY(
+                                      SELECT date_trunc('day', now(), 'UTC') - interval '1 day' * d
+                                      FROM generate_series($2::integer - 1, 0, -1) d)) AS day
                            FROM tasks WHERE status = 'failed' GROUP BY failure_reason, failure_code, site, day
                        ) by_day
                        GROUP BY failure_reason, failure_code, site ORDER BY n DESC, sample DESC LIMIT $1
@@ -281,12 +295,11 @@ impl Queue {
     }
 }
 
-/// The counts of `days` ago as a row of [`TREND_DAYS`], the oldest first. What a clock that was set back puts into the
-/// future counts as today's.
+/// The counts of days as a row of [`TREND_DAYS`], the oldest first. The first of those days has the number 1, what is older 0.
 fn trend(days: &[i32], counts: &[i64]) -> Vec<i64> {
     let mut trend = vec![0; TREND_DAYS.unsigned_abs() as usize];
     for (day, n) in days.iter().zip(counts) {
-        let place = trend.len().checked_sub(1 + day.max(&0).unsigned_abs() as usize);
+        let place = usize::try_from(*day).ok().and_then(|day| day.checked_sub(1));
         if let Some(of_day) = place.and_then(|place| trend.get_mut(place)) {
             *of_day += n;
         }

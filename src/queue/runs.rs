@@ -16,6 +16,8 @@ use crate::task::{TaskId, TaskStatus};
 
 /// Most runs on a page.
 pub const MAX_PAGE: u32 = 500;
+/// In how many runs a text is looked for at a time: more would take longer than a page may.
+pub const REACH: i64 = 50_000;
 
 /// Which runs; all that is given must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -139,9 +141,13 @@ pub struct RunSummary {
     pub cost_usd: f64,
 }
 
-/// The columns of [`RunSummary`].
+/// The columns of [`RunSummary`], from whatever has those of `tasks`.
 const SUMMARY: &str = "SELECT id, task_type, status::text, url, site, campaign_id, priority, retry_count, max_retries, \
      failure_reason::text, failure_code, last_error, created_at, run_at, started_at, finished_at, execution_time, \
+     tokens, cost_usd FROM ";
+/// The same as they are in `tasks`.
+const RAW: &str = "SELECT id, task_type, status, url, site, campaign_id, priority, retry_count, max_retries, \
+     failure_reason, failure_code, last_error, created_at, run_at, started_at, finished_at, execution_time, \
      tokens, cost_usd FROM tasks";
 
 /// A run with everything on record.
@@ -244,14 +250,15 @@ pub struct Step {
 pub struct Artifact {
     /// File name, relative to the run directory.
     pub name: String,
-    /// `screenshot`, `dom`, `result`, `steps`, `init` or `report`.
+    /// `screenshot`, `dom`, `console`, `network`, `result`, `steps`, `init` or `report`.
     pub kind: String,
     /// Size in bytes.
     pub bytes: i64,
 }
 
 impl Queue {
-    /// The runs that match, newest first: at most `limit` (cut to [`MAX_PAGE`], at least 1), after `cursor` if given.
+    /// The runs that match, newest first: at most `limit` (cut to [`MAX_PAGE`], at least 1), after `cursor` if given. A text
+    /// is looked for in [`REACH`] runs at a time: a page may have few runs, or none, and lead on all the same.
     ///
     /// # Errors
     /// Postgres can't be reached, or takes too long to find what `q` asks for.
@@ -260,13 +267,32 @@ impl Queue {
         let below = cursor.map_or(i64::MAX, |cursor| cursor.0);
         let mut runs: Vec<RunSummary> = repeated(is_transient, || async {
             let mut query = QueryBuilder::new(SUMMARY);
-            conditions(&mut query, filter, below, i64::from(limit) + 1);
+            within_reach(&mut query, RAW, filter, below);
+            query.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(limit) + 1);
             query.build_query_as().fetch_all(&self.pool).await
         })
         .await?;
         let more = runs.len() > limit as usize;
         runs.truncate(limit as usize);
-        Ok(RunPage { next: runs.last().filter(|_| more).map(|run| Cursor(run.id)), runs })
+        let next = match more {
+            true => runs.last().map(|run| run.id),
+            false => self.end_of_reach(filter, below).await?,
+        };
+        Ok(RunPage { next: next.map(Cursor), runs })
+    }
+
+    /// The last run that a text was looked for in, if there are others after it.
+    pub(super) async fn end_of_reach(&self, filter: &RunFilter, below: i64) -> Result<Option<i64>, QueueError> {
+        if text(filter).is_none() {
+            return Ok(None);
+        }
+        let last = repeated(is_transient, || async {
+            let mut query = QueryBuilder::new("SELECT id FROM tasks");
+            plain_conditions(&mut query, filter, below);
+            query.push(" ORDER BY id DESC OFFSET ").push_bind(REACH - 1).push(" LIMIT 1");
+            query.build_query_scalar().fetch_optional(&self.pool).await
+        });
+        Ok(last.await?)
     }
 
     /// The screenshot that says most of each of these runs, by the run's number: of its latest attempt that has one, that of
@@ -306,7 +332,7 @@ impl Queue {
     pub async fn run(&self, id: TaskId) -> Result<RunDetail, QueueError> {
         let run: Option<RunSummary> = repeated(is_transient, || async {
             let mut query = QueryBuilder::new(SUMMARY);
-            query.push(" WHERE id = ").push_bind(id.0);
+            query.push("tasks WHERE id = ").push_bind(id.0);
             query.build_query_as().fetch_optional(&self.pool).await
         })
         .await?;
@@ -424,6 +450,44 @@ impl Queue {
 /// Only what is asked for is in the statement, and the status stands in it as a literal: so the planner can use the partial
 /// index of the dead letters.
 pub(super) fn conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter, below: i64, limit: i64) {
+    plain_conditions(query, filter, below);
+    if let Some(text) = text(filter) {
+        query.push(" AND ");
+        text_condition(query, &text);
+    }
+    query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
+}
+
+/// What `from` (a selection of `tasks`) gives of the runs that match; a text is looked for in [`REACH`] of them.
+pub(super) fn within_reach(query: &mut QueryBuilder<Postgres>, from: &str, filter: &RunFilter, below: i64) {
+    query.push("(").push(from);
+    plain_conditions(query, filter, below);
+    match text(filter) {
+        Some(text) => {
+            query.push(" ORDER BY id DESC LIMIT ").push_bind(REACH).push(") looked_at WHERE ");
+            text_condition(query, &text);
+        }
+        None => {
+            query.push(") found");
+        }
+    }
+}
+
+/// The text to look for, as it is compared.
+fn text(filter: &RunFilter) -> Option<String> {
+    let q = filter.q.as_deref().map(str::trim).filter(|q| !q.is_empty())?;
+    Some(clean::text(q).to_lowercase())
+}
+
+fn text_condition(query: &mut QueryBuilder<Postgres>, text: &str) {
+    query.push("(id::text = ").push_bind(text.to_owned());
+    for column in ["url", "last_error", "failure_code"] {
+        query.push(" OR position(").push_bind(text.to_owned()).push(" in lower(").push(column).push(")) > 0");
+    }
+    query.push(")");
+}
+
+fn plain_conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter, below: i64) {
     query.push(" WHERE id < ").push_bind(below);
     if let Some(status) = filter.status {
         query.push(" AND status = '").push(status.as_str()).push("'");
@@ -469,15 +533,6 @@ pub(super) fn conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter,
             query.push(" AND ").push(column).push(" IS DISTINCT FROM ").push_bind(clean::text(value).into_owned());
         }
     }
-    if let Some(q) = filter.q.as_deref().map(str::trim).filter(|q| !q.is_empty()) {
-        let text = clean::text(q).to_lowercase();
-        query.push(" AND (id::text = ").push_bind(text.clone());
-        for column in ["url", "last_error", "failure_code"] {
-            query.push(" OR position(").push_bind(text.clone()).push(" in lower(").push(column).push(")) > 0");
-        }
-        query.push(")");
-    }
-    query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
 }
 
 /// JSON that Postgres holds and we may be unable to is shown as its text.

@@ -122,7 +122,7 @@ fn number(text: &str) -> Option<u32> {
     ),
     responses(
         (status = 200, description = "the file", content(
-            (String = "application/json"), (String = "text/plain"), (String = "text/html"), (String = "image/png"),
+            (serde_json::Value = "application/json"), (String = "text/plain"), (String = "text/html"), (String = "image/png"),
             (String = "image/jpeg"),
         )),
         (status = 404, description = "no such run or file", body = crate::web::problem::ProblemBody, content_type = "application/problem+json"),
@@ -144,7 +144,7 @@ pub async fn get(
         ("download" = Option<bool>, Query, description = "to be saved, not shown"),
     ),
     responses(
-        (status = 200, description = "the file", content((String = "application/json"))),
+        (status = 200, description = "the file", content((serde_json::Value = "application/json"))),
         (status = 404, description = "no such run or file", body = crate::web::problem::ProblemBody, content_type = "application/problem+json"),
     ))]
 pub async fn get_of_attempt(

@@ -112,9 +112,8 @@ pub async fn preview_retry(
     let filter = only_failed(filter, Problem::parameters)?;
     let counts = app.queue.status_counts(&filter).await?;
     Ok(match wanted {
-        Wanted::Json => {
-            Json(wire::BulkPreview { matching: counts.of(TaskStatus::Failed), more: counts.cut }).into_response()
-        }
+        Wanted::Json => Json(wire::BulkPreview { matching: counts.of(TaskStatus::Failed), more: counts.cut.is_some() })
+            .into_response(),
         Wanted::Html => pages::confirm::bulk(&caller, &filter, &counts).into_response(),
     })
 }

@@ -28,6 +28,8 @@ use super::{artifacts, bulk, events, export, metrics, runs_api, summary_api};
         artifacts::get,
         artifacts::get_of_attempt,
         summary_api::summary,
+        summary_api::dashboard,
+        summary_api::failures,
         summary_api::workers,
         summary_api::audit,
         summary_api::healthz,
@@ -44,13 +46,24 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
     let mut api = Api::openapi();
     api.info.version = env!("CARGO_PKG_VERSION").to_owned();
     api.info.license = None;
-    for path in api.paths.paths.values_mut() {
-        [&mut path.get, &mut path.post].into_iter().flatten().for_each(add_refusals);
+    for (address, path) in &mut api.paths.paths {
+        for (method, operation) in [("get", &mut path.get), ("post", &mut path.post)] {
+            if let Some(operation) = operation {
+                operation.operation_id = Some(operation_id(method, address));
+                add_refusals(operation);
+            }
+        }
     }
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     api.components.get_or_insert_default().add_security_scheme("bearer", bearer);
     api.to_json().unwrap_or_default()
 });
+
+/// `get_runs_id_artifacts_name`: what clients that are made from the document call it.
+fn operation_id(method: &str, address: &str) -> String {
+    let words = address.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    std::iter::once(method).chain(words).collect::<Vec<_>>().join("_")
+}
 
 /// What any route may answer before its handler has seen the request.
 fn add_refusals(operation: &mut Operation) {
@@ -82,8 +95,8 @@ pub async fn serve() -> Response {
 mod tests {
     use super::*;
 
-    /// Pages, their assets and log-in are for people; everything else is for programs.
-    const FOR_PEOPLE: [&str; 5] = ["/", "/dashboard", "/failures", "/login", "/logout"];
+    /// Another name of `/runs`, and log-in, are for people, as are the pages' assets; everything else is for programs too.
+    const FOR_PEOPLE: [&str; 3] = ["/", "/login", "/logout"];
 
     #[test]
     fn the_document_has_every_route_that_is_for_programs() {
@@ -94,6 +107,22 @@ mod tests {
             }
             let method = route.method.as_str().to_lowercase();
             assert!(document["paths"][route.path][&method].is_object(), "{method} {}", route.path);
+        }
+    }
+
+    #[test]
+    fn each_operation_has_a_name_of_its_own_and_each_reference_leads_somewhere() {
+        let document: serde_json::Value = serde_json::from_str(&DOCUMENT).unwrap();
+        let operations =
+            document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
+        let mut names: Vec<&str> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all, "{names:?}");
+        let references = DOCUMENT.split("\"$ref\":\"#").skip(1).map(|rest| rest.split('"').next().unwrap());
+        for reference in references {
+            assert!(document.pointer(reference).is_some(), "{reference}");
         }
     }
 }

@@ -16,7 +16,7 @@ use super::input::{Fields, Query};
 use super::negotiate::Wanted;
 use super::problem::{Problem, ProblemBody};
 use super::{Shared, pages, wire};
-use crate::queue::{FailureCount, Part, StepSummary, Totals, WorkerNow};
+use crate::queue::{FailureCount, FailureGroup, Part, StepSummary, Totals, WorkerNow};
 use crate::record::rfc3339;
 use crate::telemetry::shown_url;
 
@@ -130,6 +130,13 @@ pub async fn summary(State(app): State<Shared>, Query(mut fields): Query) -> Res
 }
 
 /// `GET /dashboard`
+#[utoipa::path(get, path = "/dashboard", tag = "watching",
+    params(("range" = Option<String>, Query, description = "24h, 7d or 30d; 24h where nothing is said")),
+    responses(
+        (status = 200, description = "as `/metrics/summary`; as a page with how the queue stands now",
+            content((Summary = "application/json"), (String = "text/html"))),
+        (status = 400, description = "no such range", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
 pub async fn dashboard(
     State(app): State<Shared>,
     caller: Caller,
@@ -192,7 +199,17 @@ pub async fn roll_up_for_ever(app: Shared, shutdown: CancellationToken) {
     shutdown.run_until_cancelled(work).await;
 }
 
+/// The dead letters in groups.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Failures {
+    pub groups: Vec<FailureGroup>,
+}
+
 /// `GET /failures`
+#[utoipa::path(get, path = "/failures", tag = "watching", responses(
+    (status = 200, description = "the dead letters grouped by reason, code and site, the largest group first, at most 150",
+        content((Failures = "application/json"), (String = "text/html"))),
+))]
 pub async fn failures(
     State(app): State<Shared>,
     caller: Caller,
@@ -202,7 +219,7 @@ pub async fn failures(
     fields.finish().map_err(Problem::parameters)?;
     let groups = app.queue.failure_groups().await?;
     Ok(match wanted {
-        Wanted::Json => Json(json!({ "groups": groups })).into_response(),
+        Wanted::Json => Json(Failures { groups }).into_response(),
         Wanted::Html => pages::failures::page(&caller, &groups).into_response(),
     })
 }

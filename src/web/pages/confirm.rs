@@ -42,7 +42,7 @@ pub fn bulk(caller: &Caller, filter: &RunFilter, counts: &StatusCounts) -> Marku
         div class="notice" {
             h1 {
                 @if n == 0 { "Nothing to retry" }
-                @else { "Retry " (format::number(n)) @if counts.cut { " or more" } " failed " (runs(n)) "?" }
+                @else { "Retry " (format::number(n)) @if counts.cut.is_some() { " or more" } " failed " (runs(n)) "?" }
             }
             p { "These are the dead letters " (in_words(filter)) "." }
             @if n > 0 && caller.may_operate() {

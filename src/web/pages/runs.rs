@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::{Place, badge, format, layout};
 use crate::failure::FailureReason;
-use crate::queue::{Cursor, RunFilter, RunPage, RunSummary, StatusCounts};
+use crate::queue::{Cursor, REACH, RunFilter, RunPage, RunSummary, StatusCounts};
 use crate::task::{TASK_TYPES, TaskStatus};
 use crate::telemetry::shown_url;
 use crate::web::auth::Caller;
@@ -156,13 +156,13 @@ fn tabs(list: &List) -> Markup {
             }
         }
     };
-    let cut = list.counts.as_ref().is_some_and(|counts| counts.cut);
+    let cut = list.counts.as_ref().and_then(|counts| counts.cut);
     html! {
         nav class="tabs" aria-label="Status" id="tabs" data-live="tabs" {
             (tab(None))
             @for status in TaskStatus::ALL { (tab(Some(status))) }
             span class="window" {
-                @if cut { "counts of the newest 100\u{2009}000" }
+                @if let Some(most) = cut { "of the newest " (format::number(most)) @if list.filter.q.is_some() { " looked through" } }
                 @else if list.filter.since.is_some() || list.filter.until.is_some() { "enqueued in the chosen time" }
                 @else { "of all times" }
             }
@@ -178,7 +178,8 @@ fn empty(list: &List) -> Markup {
                 p { "Enrol a site and enqueue a task: " code { "pagehand enqueue --file tasks.jsonl" } ", or see it all with "
                     code { "pagehand demo" } "." }
             } @else {
-                p { strong { "No runs match." } }
+                @if list.runs.next.is_some() { p { strong { "None of " (format::number(REACH)) " runs matches." } } p { "Older ones were not looked at yet." } }
+                @else { p { strong { "No runs match." } } }
                 p { a href="/runs" { "Clear the filters" } }
             }
         }
