@@ -139,6 +139,7 @@ async fn enrol(queue: &Queue, origin: &str, max_concurrency: Option<u32>) {
         max_concurrency,
         per_minute: None,
         task_types: None,
+        manners: Default::default(),
     };
     queue.add_site(&site).await.expect("a site can be enrolled");
 }

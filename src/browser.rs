@@ -6,6 +6,7 @@ mod egress;
 mod element;
 mod error;
 mod events;
+mod fetch;
 mod frame;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -20,6 +21,7 @@ mod process;
 mod profile;
 mod router;
 mod setup;
+mod signature;
 mod standing;
 mod state;
 mod submit;
@@ -29,7 +31,9 @@ mod wire;
 
 pub use egress::{Denial, DenialKind, EgressLimits, EgressPolicy, EgressProxy, ThirdParties, UpstreamProxy};
 pub use error::BrowserError;
+pub use fetch::{Fetch, fetch};
 pub use pass::SitePass;
 pub use pool::BrowserPool;
+pub use signature::Signer;
 pub use tab::Tab;
 pub use types::*;

@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::failure::FailureReason;
 use crate::queue::Cursor;
+use crate::site::{QuietHours, check_contact};
 use crate::task::{TaskId, TaskStatus};
 
 /// Works off comment and registration tasks in headless Chrome, and leaves a full record of each.
@@ -215,7 +216,7 @@ pub struct SiteArgs {
 pub enum SiteCommand {
     /// Enrol a site, or change its enrolment
     Add {
-        /// Scheme, host and port, for example https://example.org
+        /// Scheme, host and port, for example https://example.org; https://*.example.org is every host under that name
         origin: String,
         /// Who allowed Pagehand to act there
         #[arg(long, value_name = "WHO")]
@@ -235,6 +236,15 @@ pub enum SiteCommand {
         /// Only for this type of task; may be given several times
         #[arg(long = "task-type", value_name = "TYPE", value_parser = clap::builder::PossibleValuesParser::new(crate::task::TASK_TYPES))]
         task_types: Vec<String>,
+        /// Whom the site may ask, in the User-Agent in place of worker.contact
+        #[arg(long, value_name = "ADDRESS", value_parser = check_contact)]
+        contact: Option<String>,
+        /// When nothing is begun there, for example "22:00-06:00 Europe/Berlin"; without a time zone UTC
+        #[arg(long, value_name = "HH:MM-HH:MM [ZONE]")]
+        quiet_hours: Option<QuietHours>,
+        /// Whether pages that its robots.txt keeps from us are left alone; `ignore` needs the word of who authorised the rest
+        #[arg(long, value_enum, default_value_t = RobotsRule::Respect)]
+        robots: RobotsRule,
         /// What is pinned for the site, as config/site-profile.toml shows; without it an earlier profile stays
         #[arg(long, value_name = "FILE")]
         profile: Option<PathBuf>,
@@ -266,6 +276,15 @@ pub enum SiteCommand {
         /// Scheme, host and port
         origin: String,
     },
+}
+
+/// What a site's robots.txt is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum RobotsRule {
+    /// Pages that it keeps from us are not opened
+    Respect,
+    /// They are opened all the same
+    Ignore,
 }
 
 /// `pagehand proxy`.

@@ -17,8 +17,11 @@ use url::{Host, Url};
 
 use crate::record::{serialize_optional_time, serialize_time};
 
+mod manners;
 pub mod profile;
 mod selector;
+
+pub use manners::{Manners, QuietHours, Robots, check_contact};
 
 /// How long a name may take to resolve.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
@@ -43,6 +46,11 @@ impl Origin {
     /// As in rows and answers.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it stands for all hosts under a name.
+    pub fn is_wildcard(&self) -> bool {
+        self.0.contains("://*.")
     }
 
     /// What this origin can be enrolled as: itself, or a wildcard over a name above it, the closest first.
@@ -98,13 +106,30 @@ impl FromStr for Origin {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(format!("`{origin}` was given with a user name or password; take it out"));
         }
-        if url.host_str().is_some_and(|host| host.contains('*')) {
-            return Err(format!("`{text}` names more than one site; enrol each by its own name"));
+        if let Some(host) = url.host_str().filter(|host| host.contains('*')) {
+            check_wildcard(host)?;
         }
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(format!("`{text}` is the address of a page; a site is enrolled as a whole: write {origin}"));
         }
         Ok(origin)
+    }
+}
+
+/// Whether all hosts under a name can be one site: they must be somebody's.
+fn check_wildcard(host: &str) -> Result<(), String> {
+    let above =
+        host.strip_prefix("*.").filter(|above| !above.contains('*') && above.split('.').all(|label| !label.is_empty()));
+    let above = above.ok_or_else(|| {
+        format!("`{host}` can't be enrolled: `*` stands for the first labels of a name only, as in *.example.org")
+    })?;
+    // The list has public suffixes of registries and of those who give out names below their own, like github.io.
+    match psl::domain_str(above) {
+        Some(_) => Ok(()),
+        None => Err(format!(
+            "`{host}` can't be enrolled: the names under {above} belong to many owners; write *.NAME.{above}, the name being the \
+             owner's"
+        )),
     }
 }
 
@@ -173,6 +198,8 @@ pub struct NewEnrolment {
     pub per_minute: Option<u32>,
     /// Which types of task may be carried out there; None: every type.
     pub task_types: Option<Vec<String>>,
+    /// How it wants to be visited.
+    pub manners: Manners,
 }
 
 /// An enrolled site.
@@ -193,6 +220,9 @@ pub struct Enrolment {
     pub per_minute: Option<u32>,
     /// Which types of task may be carried out there; None: every type.
     pub task_types: Option<Vec<String>>,
+    /// How it wants to be visited.
+    #[serde(flatten)]
+    pub manners: Manners,
     /// Since when nothing is begun there, and running attempts submit nothing.
     #[serde(serialize_with = "serialize_optional_time")]
     pub stopped_at: Option<DateTime<Utc>>,
@@ -257,6 +287,9 @@ pub fn not_enrolled(origin: &str) -> String {
 pub async fn check_public(origin: &Origin) -> Result<(), String> {
     let refused = |what: String| Err(format!("{origin} {what}; if that is meant, enrol it with --allow-private"));
     check_public_spelling(origin)?;
+    if origin.is_wildcard() {
+        return Ok(());
+    }
     let Some((Host::Domain(name), port)) = origin.host_and_port() else { return Ok(()) };
     let resolved = tokio::time::timeout(RESOLVE_LIMIT, tokio::net::lookup_host((name.as_str(), port))).await;
     let Ok(Ok(addresses)) = resolved else { return Ok(()) };
@@ -363,6 +396,8 @@ mod tests {
             ("http://example.org:8080", "http://example.org:8080"),
             ("https://bücher.example", "https://xn--bcher-kva.example"),
             (" http://127.1 ", "http://127.0.0.1"),
+            ("https://*.Example.ORG", "https://*.example.org"),
+            ("https://*.shop.example.co.uk:8443", "https://*.shop.example.co.uk:8443"),
         ] {
             assert_eq!(origin(given).as_str(), kept);
         }
@@ -375,6 +410,12 @@ mod tests {
             ("localhost:8080", "http://localhost:8080"),
             ("https://example.org/blog", "write https://example.org"),
             ("ftp://example.org", "only http and https"),
+            ("https://*.co.uk", "belong to many owners"),
+            ("https://*.github.io", "belong to many owners"),
+            ("https://*.com", "belong to many owners"),
+            ("https://*", "first labels"),
+            ("https://a.*.example.org", "first labels"),
+            ("https://*.*.example.org", "first labels"),
             ("https://u:p@example.org", "take it out"),
             ("", "https://example.org"),
             ("https://", "https://example.org"),
@@ -436,6 +477,7 @@ mod tests {
             max_concurrency: None,
             per_minute: None,
             task_types: Some(vec!["comment".to_owned()]),
+            manners: Manners::default(),
             stopped_at: None,
             stopped_why: None,
             created_at: now,

@@ -38,6 +38,7 @@ mod metrics;
 mod outage;
 mod outcomes;
 mod reaper;
+mod robots;
 mod spending;
 mod support;
 mod trace;
@@ -48,6 +49,7 @@ use enrolment::KnownSites;
 use heartbeat::{Heartbeat, Held};
 pub use metrics::Metrics;
 use outage::Outage;
+use robots::KnownRobots;
 use trace::Trace;
 use verdict::Ended;
 
@@ -141,6 +143,7 @@ struct State {
     attempts: AtomicU64,
     attempt_ended: Notify,
     sites: KnownSites,
+    robots: KnownRobots,
     /// An outcome waits beside the runs.
     outcome_kept: Notify,
     outage: Outage,
@@ -451,4 +454,10 @@ impl Worker {
 
 fn database(error: QueueError) -> Failure {
     Failure::retryable(FailureReason::Unknown, "infra.database", "postgres could not be asked").caused_by(&error)
+}
+
+/// Who we are: product and version, and whom to ask.
+pub fn user_agent(contact: Option<&str>) -> String {
+    let product = concat!("pagehand/", env!("CARGO_PKG_VERSION"));
+    contact.map_or_else(|| product.to_owned(), |contact| format!("{product} (+{contact})"))
 }

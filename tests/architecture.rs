@@ -48,7 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("demo", &["failure"]),
-    ("cli", &["failure", "queue", "task"]),
+    ("cli", &["failure", "queue", "site", "task"]),
     (
         "commands",
         &[

@@ -134,7 +134,7 @@ async fn rows_from_before_there_was_a_key_still_work_and_are_sealed_when_asked_f
     assert_eq!(rotated.reseal().await.unwrap(), Resealed { sealed: 2, unreadable: 0 });
     assert_eq!(rotated.reseal().await.unwrap(), Resealed::default(), "once is enough");
     let id = rotated.keys().current().unwrap().to_owned();
-    assert_eq!(rotated.sealing_keys().await.unwrap(), [id.clone()], "the older key is no longer needed");
+    assert_eq!(rotated.sealing_keys().await.unwrap(), std::slice::from_ref(&id), "the older key is no longer needed");
     assert_eq!(rotated.kept_secrets().await.unwrap(), [Kept { key: Some(id), tasks: 2 }]);
     let alone = db.queue().await.with_keys(keys(OTHER_KEY, &[]));
     let url = format!("{SITE}/post");

@@ -59,6 +59,7 @@ async fn fill(queue: &Queue) {
         max_concurrency: None,
         per_minute: None,
         task_types: None,
+        manners: Default::default(),
     };
     queue.add_site(&site).await.unwrap();
     let task = NewTask::from_value(&comment()).unwrap();

@@ -42,7 +42,7 @@ pub(super) use policy::{Asked, Guard};
 pub use policy::{Denial, DenialKind, EgressPolicy, ThirdParties};
 
 /// On answers that are ours and not the site's: a secret of the tab's, and what Chrome would have said.
-const OWN_ANSWER: HeaderName = HeaderName::from_static("pagehand-egress");
+pub(super) const OWN_ANSWER: HeaderName = HeaderName::from_static("pagehand-egress");
 
 /// A proxy that belongs to somebody else, through which a task's traffic is to go.
 #[derive(Debug, Clone)]

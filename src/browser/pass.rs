@@ -9,12 +9,15 @@ use std::time::Duration;
 use chromiumoxide::cdp::browser_protocol::fetch::{ContinueRequestParams, HeaderEntry, RequestPattern};
 use chromiumoxide::cdp::browser_protocol::network::CookieParam;
 use chromiumoxide::cdp::browser_protocol::storage::SetCookiesParams;
+use chrono::Utc;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::IgnoredAny;
+use url::Url;
 
 use super::error::BrowserError;
 use super::events::Paused;
 use super::router::Session;
+use super::signature::Signer;
 use super::submit;
 use super::tab::Tab;
 
@@ -27,13 +30,38 @@ pub struct SitePass {
     pub headers: Vec<(String, SecretString)>,
     /// Cookies by name. They go to every port of the host, as cookies do.
     pub cookies: Vec<(String, SecretString)>,
+    /// Signs each request.
+    pub signer: Option<Signer>,
 }
 
 impl SitePass {
     /// The requests that get headers.
     pub(super) fn pattern(&self) -> Option<RequestPattern> {
-        let wanted = !self.headers.is_empty();
+        let wanted = self.adds_headers();
         wanted.then(|| RequestPattern { url_pattern: Some(format!("{}/*", self.origin)), ..RequestPattern::default() })
+    }
+
+    fn adds_headers(&self) -> bool {
+        !self.headers.is_empty() || self.signer.is_some()
+    }
+
+    /// What a request of Chrome gets; nothing where it goes to another origin.
+    fn added(&self, method: &str, url: &str) -> Vec<(String, String)> {
+        let parsed = Url::parse(url).ok().filter(|_| self.is_for(url));
+        let Some(parsed) = parsed else { return Vec::new() };
+        let own = self.headers.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned()));
+        let signed = self.signer.iter().flat_map(|signer| signer.headers(method, &parsed, Utc::now().timestamp()));
+        own.chain(signed).collect()
+    }
+
+    /// What a request that Chrome does not send gets: the cookies too.
+    pub(super) fn headers_for(&self, method: &str, url: &str) -> Vec<(String, String)> {
+        let mut all = self.added(method, url);
+        if self.is_for(url) && !self.cookies.is_empty() {
+            let cookies = self.cookies.iter().map(|(name, value)| format!("{name}={}", value.expose_secret()));
+            all.push(("Cookie".to_owned(), cookies.collect::<Vec<_>>().join("; ")));
+        }
+        all
     }
 
     fn is_for(&self, url: &str) -> bool {
@@ -43,16 +71,17 @@ impl SitePass {
     /// The answer to a paused request of the tab: it may go, with our headers where it goes to the origin.
     pub(super) fn let_go(&self, paused: &Paused) -> ContinueRequestParams {
         let mut go = ContinueRequestParams::new(paused.request_id.clone());
-        if self.headers.is_empty() || !self.is_for(&paused.request.url) {
+        let added = self.added(&paused.request.method, &paused.request.url);
+        if added.is_empty() {
             return go;
         }
-        let ours = |name: &str| self.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        let ours = |name: &str| added.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
         let theirs = paused.request.headers.iter().filter(|(name, _)| !ours(name));
-        let theirs =
-            theirs.filter_map(|(name, value)| Some(HeaderEntry::new(name.clone(), value.as_str()?.to_owned())));
-        let own =
-            self.headers.iter().map(|(name, value)| HeaderEntry::new(name.clone(), value.expose_secret().to_owned()));
-        go.headers = Some(theirs.chain(own).collect());
+        let theirs = theirs
+            .filter_map(|(name, value)| Some(HeaderEntry::new(name.clone(), value.as_str()?.to_owned())))
+            .collect::<Vec<_>>();
+        let own = added.into_iter().map(|(name, value)| HeaderEntry::new(name, value));
+        go.headers = Some(theirs.into_iter().chain(own).collect());
         go
     }
 }

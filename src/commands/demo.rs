@@ -121,6 +121,7 @@ async fn enqueue(queue: &Queue, site: &DemoSite) -> anyhow::Result<BTreeMap<Task
         max_concurrency: None,
         per_minute: None,
         task_types: None,
+        manners: Default::default(),
     };
     queue.add_site(&enrolment).await.context("the demo site can't be enrolled")?;
     let scenarios = scenarios();

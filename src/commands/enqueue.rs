@@ -93,7 +93,7 @@ async fn enqueue(
 ) -> anyhow::Result<Vec<Enqueued>> {
     let mut sites: HashMap<String, Result<Enrolment, String>> = HashMap::new();
     let mut tasks = Vec::with_capacity(candidates.len());
-    for (line, task) in candidates {
+    for (line, mut task) in candidates {
         if !sites.contains_key(&task.site) {
             let site = match queue.enrolment(&task.site).await? {
                 None => Err(not_enrolled(&task.site)),
@@ -107,7 +107,13 @@ async fn enqueue(
         };
         match allowed {
             Err((field, problem)) => problems.push(Problem { line, error: FieldError::new(field, problem) }),
-            Ok(()) => tasks.push(task),
+            Ok(()) => {
+                // A site may be many hosts: its limits hold for all of them together.
+                if let Ok(enrolment) = &sites[&task.site] {
+                    task.site = enrolment.origin.to_string();
+                }
+                tasks.push(task);
+            }
         }
     }
     if !problems.is_empty() && !skip_invalid {

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use url::Url;
 
-use super::worker::{browser_settings, egress_limits, user_agent};
+use super::worker::{browser_settings, egress_limits};
 use super::{plain, print_json, print_line, profile, table};
 use crate::automation::StepLimits;
 use crate::automation::inspect::{InspectedForm, Inspection, inspect, picture, role_name};
@@ -22,6 +22,7 @@ use crate::cli::InspectArgs;
 use crate::config::Config;
 use crate::failure::{Failure, FailureReason};
 use crate::site::{Origin, Origins, check_public_spelling, is_this_machine};
+use crate::worker::user_agent;
 
 mod saved;
 

@@ -3,11 +3,11 @@
 use anyhow::Context;
 
 use super::{Database, Usage, plain, print_json, print_line, profile, table};
-use crate::cli::{SiteArgs, SiteCommand};
+use crate::cli::{RobotsRule, SiteArgs, SiteCommand};
 use crate::config::Config;
 use crate::queue::Queue;
 use crate::record::rfc3339;
-use crate::site::{NewEnrolment, Origin, check_public, not_enrolled};
+use crate::site::{Manners, NewEnrolment, Origin, Robots, check_public, not_enrolled};
 
 /// Enrols, lists or removes sites.
 ///
@@ -25,6 +25,9 @@ pub async fn run(config: Config, args: SiteArgs) -> anyhow::Result<()> {
             max_concurrency,
             per_minute,
             task_types,
+            contact,
+            quiet_hours,
+            robots,
             profile,
         } => {
             let origin: Origin = origin.parse().map_err(usage)?;
@@ -46,6 +49,14 @@ pub async fn run(config: Config, args: SiteArgs) -> anyhow::Result<()> {
                 max_concurrency,
                 per_minute,
                 task_types: Some(task_types).filter(|types| !types.is_empty()),
+                manners: Manners {
+                    contact,
+                    quiet_hours,
+                    robots: match robots {
+                        RobotsRule::Respect => Robots::Respect,
+                        RobotsRule::Ignore => Robots::Ignore,
+                    },
+                },
             };
             let database = Database::open(&config).await?;
             let added = database.queue.add_site(&site).await;
@@ -92,12 +103,25 @@ pub async fn run(config: Config, args: SiteArgs) -> anyhow::Result<()> {
                     if site.allow_private { "yes" } else { "no" }.to_owned(),
                     number(site.max_concurrency),
                     number(site.per_minute),
+                    site.manners.quiet_hours.as_ref().map_or_else(|| "–".to_owned(), ToString::to_string),
+                    if site.manners.robots == Robots::Ignore { "ignored" } else { "respected" }.to_owned(),
                     site.task_types.as_ref().map_or_else(|| "all".to_owned(), |types| types.join(", ")),
                     site.stopped_why.as_ref().map_or_else(|| "open".to_owned(), |why| format!("stopped: {why}")),
                 ]
             });
             print_line(table(
-                &["ORIGIN", "AUTHORIZED BY", "UNTIL", "PRIVATE", "AT ONCE", "A MINUTE", "TASKS", "STATE"],
+                &[
+                    "ORIGIN",
+                    "AUTHORIZED BY",
+                    "UNTIL",
+                    "PRIVATE",
+                    "AT ONCE",
+                    "A MINUTE",
+                    "QUIET",
+                    "ROBOTS.TXT",
+                    "TASKS",
+                    "STATE",
+                ],
                 rows,
             ))
         }
@@ -154,7 +178,8 @@ fn operator() -> String {
 
 /// Stores `source`, or gives what is stored.
 async fn store_or_show(queue: &Queue, origin: &Origin, source: Option<&str>) -> anyhow::Result<Option<String>> {
-    let enrolled = queue.enrolment(origin.as_str()).await?.filter(|(site, _)| site.removed_at.is_none());
+    let enrolled =
+        queue.enrolment(origin.as_str()).await?.filter(|(site, _)| site.removed_at.is_none() && site.origin == *origin);
     let (site, _) = enrolled.with_context(|| not_enrolled(origin.as_str()))?;
     match source {
         Some(source) => queue.set_profile(origin, source, &site.authorized_by).await.map(|()| None),

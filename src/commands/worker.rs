@@ -17,7 +17,7 @@ use crate::llm::Client;
 use crate::queue::{Presence, Queue, QueueError, WorkerIdentity};
 use crate::retry::Reconnect;
 use crate::telemetry::RunsDir;
-use crate::worker::{Settings, Stop, Until, Worker};
+use crate::worker::{Settings, Stop, Until, Worker, user_agent};
 
 /// How often it is said that Postgres can't be reached.
 const SAY_EVERY: Duration = Duration::from_secs(60);
@@ -233,12 +233,6 @@ pub fn egress_limits(config: &Config) -> (ThirdParties, u64) {
         crate::config::ThirdParties::Assets => ThirdParties::Assets,
     };
     (third_parties, config.egress.max_mib_per_task << 20)
-}
-
-/// Who we are, after Chrome's own User-Agent.
-pub(super) fn user_agent(contact: Option<&str>) -> String {
-    let product = concat!("pagehand/", env!("CARGO_PKG_VERSION"));
-    contact.map_or_else(|| product.to_owned(), |contact| format!("{product} (+{contact})"))
 }
 
 fn identity(instance: Option<String>) -> anyhow::Result<WorkerIdentity> {

@@ -1,10 +1,10 @@
 //! Enrolments as rows.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveTime, Utc};
 use serde_json::json;
 
 use super::{Queue, QueueError, clean, count, is_transient, repeated};
-use crate::site::{Enrolment, NewEnrolment, Origin};
+use crate::site::{Enrolment, Manners, NewEnrolment, Origin, QuietHours, Robots};
 
 struct Row {
     origin: String,
@@ -14,6 +14,11 @@ struct Row {
     max_concurrency: Option<i32>,
     per_minute: Option<i32>,
     task_types: Option<Vec<String>>,
+    contact: Option<String>,
+    quiet_from: Option<NaiveTime>,
+    quiet_to: Option<NaiveTime>,
+    quiet_zone: Option<String>,
+    obeys_robots: bool,
     stopped_at: Option<DateTime<Utc>>,
     stopped_why: Option<String>,
     created_at: DateTime<Utc>,
@@ -25,24 +30,29 @@ impl Queue {
     /// enrolled is checked by the caller ([`crate::site::check_public`]).
     ///
     /// # Errors
-    /// Postgres can't be reached, or `authorized_by` is blank or a limit is 0.
+    /// Postgres can't be reached, or `authorized_by` is blank, a limit is 0, or it knows no such time zone.
     pub async fn add_site(&self, site: &NewEnrolment) -> Result<(), QueueError> {
         let limit = |limit: Option<u32>| limit.map(|n| i32::try_from(n).unwrap_or(i32::MAX));
         let details = json!({
             "authorized_until": site.authorized_until, "allow_private": site.allow_private,
             "max_concurrency": site.max_concurrency, "per_minute": site.per_minute, "task_types": site.task_types,
+            "manners": site.manners,
         });
         let authorized_by = clean::text(&site.authorized_by);
+        let Manners { contact, quiet_hours, robots } = &site.manners;
+        let quiet = quiet_hours.as_ref();
         let added = repeated(is_transient, || {
             sqlx::query!(
                 "WITH added AS (
                      INSERT INTO sites (origin, authorized_by, authorized_until, allow_private, max_concurrency, per_minute,
-                                        task_types)
-                     VALUES ($1, $2, $3, $4, $5, $6, $8)
+                                        task_types, contact, quiet_from, quiet_to, quiet_zone, obeys_robots)
+                     VALUES ($1, $2, $3, $4, $5, $6, $8, $9, $10, $11, $12, $13)
                      ON CONFLICT (origin) DO UPDATE SET
                          authorized_by = excluded.authorized_by, authorized_until = excluded.authorized_until,
                          allow_private = excluded.allow_private, max_concurrency = excluded.max_concurrency,
-                         per_minute = excluded.per_minute, task_types = excluded.task_types, updated_at = now(),
+                         per_minute = excluded.per_minute, task_types = excluded.task_types, contact = excluded.contact,
+                         quiet_from = excluded.quiet_from, quiet_to = excluded.quiet_to, quiet_zone = excluded.quiet_zone,
+                         obeys_robots = excluded.obeys_robots, updated_at = now(),
                          removed_at = NULL
                      RETURNING origin, authorized_by
                  )
@@ -55,6 +65,11 @@ impl Queue {
                 limit(site.per_minute),
                 details,
                 site.task_types.as_deref(),
+                contact.as_deref(),
+                quiet.map(|hours| hours.from),
+                quiet.map(|hours| hours.to),
+                quiet.map(|hours| hours.zone.as_str()),
+                *robots == Robots::Respect,
             )
             .execute(&self.pool)
         });
@@ -177,7 +192,7 @@ impl Queue {
             sqlx::query_as!(
                 Row,
                 "SELECT origin, authorized_by, authorized_until, allow_private, max_concurrency, per_minute, task_types,
-                        stopped_at, stopped_why, created_at, removed_at
+                        contact, quiet_from, quiet_to, quiet_zone, obeys_robots, stopped_at, stopped_why, created_at, removed_at
                  FROM sites WHERE removed_at IS NULL ORDER BY origin"
             )
             .fetch_all(&self.pool)
@@ -194,7 +209,7 @@ impl Queue {
             sqlx::query_as!(
                 Row,
                 "SELECT origin, authorized_by, authorized_until, allow_private, max_concurrency, per_minute, task_types,
-                        stopped_at, stopped_why, created_at, removed_at
+                        contact, quiet_from, quiet_to, quiet_zone, obeys_robots, stopped_at, stopped_why, created_at, removed_at
                  FROM sites WHERE removed_at IS NULL AND (authorized_until IS NULL OR authorized_until > clock_timestamp())"
             )
             .fetch_all(&self.pool)
@@ -202,25 +217,34 @@ impl Queue {
         Ok(rows.await?.into_iter().filter_map(enrolment).collect())
     }
 
-    /// What is on record of a site, removed or not, with Postgres' clock to hold it against; None if it never was enrolled.
+    /// What is on record of the site that an origin belongs to, removed or not, with Postgres' clock to hold it against; None
+    /// if nothing ever was enrolled. Of several, its own or a wildcard's, the closest that may be acted on.
     ///
     /// # Errors
     /// Postgres can't be reached.
     pub async fn enrolment(&self, origin: &str) -> Result<Option<(Enrolment, DateTime<Utc>)>, QueueError> {
-        let row = repeated(is_transient, || {
+        let names = match origin.parse::<Origin>() {
+            Ok(origin) => origin.enrolled_as(),
+            Err(_) => vec![origin.to_owned()],
+        };
+        let rows = repeated(is_transient, || {
             sqlx::query_as!(
                 Row,
                 "SELECT origin, authorized_by, authorized_until, allow_private, max_concurrency, per_minute, task_types,
-                        stopped_at, stopped_why, created_at, removed_at
-                 FROM sites WHERE origin = $1",
-                origin,
+                        contact, quiet_from, quiet_to, quiet_zone, obeys_robots, stopped_at, stopped_why, created_at, removed_at
+                 FROM sites WHERE origin = ANY ($1)",
+                &names,
             )
-            .fetch_optional(&self.pool)
+            .fetch_all(&self.pool)
         });
-        match row.await?.and_then(enrolment) {
-            Some(enrolment) => Ok(Some((enrolment, self.now().await?))),
-            None => Ok(None),
+        let mut found: Vec<Enrolment> = rows.await?.into_iter().filter_map(enrolment).collect();
+        if found.is_empty() {
+            return Ok(None);
         }
+        let now = self.now().await?;
+        let rank = |site: &Enrolment| names.iter().position(|name| name == site.origin.as_str());
+        found.sort_by_key(|site| (site.check_active(now).is_err(), rank(site)));
+        Ok(found.into_iter().next().map(|closest| (closest, now)))
     }
 }
 
@@ -234,6 +258,14 @@ fn enrolment(row: Row) -> Option<Enrolment> {
         max_concurrency: row.max_concurrency.map(count),
         per_minute: row.per_minute.map(count),
         task_types: row.task_types,
+        manners: Manners {
+            contact: row.contact,
+            quiet_hours: match (row.quiet_from, row.quiet_to, row.quiet_zone) {
+                (Some(from), Some(to), Some(zone)) => Some(QuietHours { from, to, zone }),
+                _ => None,
+            },
+            robots: if row.obeys_robots { Robots::Respect } else { Robots::Ignore },
+        },
         stopped_at: row.stopped_at,
         stopped_why: row.stopped_why,
         created_at: row.created_at,

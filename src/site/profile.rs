@@ -112,6 +112,10 @@ pub struct Tester {
     pub cookies: BTreeMap<String, SecretRef>,
     /// Whether the site's CAPTCHA lets testers through: then its presence stops nothing, and it is not touched.
     pub captcha_passes: bool,
+    /// Requests to the origin are signed with it (RFC 9421, hmac-sha256), so that the site knows its own checks.
+    pub signing_key: Option<SecretRef>,
+    /// By what the site knows the key; `pagehand` where nothing is said.
+    pub signing_key_id: Option<String>,
 }
 
 /// Why a profile can't be used: one line a problem, each naming its key.
@@ -159,7 +163,7 @@ impl SiteProfile {
     /// Every secret that the profile refers to, but the mailbox's.
     pub fn secrets(&self) -> Vec<&SecretRef> {
         let extra = [&self.comment, &self.registration].into_iter().flat_map(|form| &form.extra);
-        let tester = self.tester.headers.values().chain(self.tester.cookies.values());
+        let tester = self.tester.headers.values().chain(self.tester.cookies.values()).chain(&self.tester.signing_key);
         extra.filter_map(|extra| extra.secret.as_ref()).chain(tester).collect()
     }
 }
@@ -220,10 +224,20 @@ impl FormProfile {
 impl Tester {
     /// Whether requests are changed for it.
     pub fn is_empty(&self) -> bool {
-        self.headers.is_empty() && self.cookies.is_empty()
+        self.headers.is_empty() && self.cookies.is_empty() && self.signing_key.is_none()
     }
 
     fn check(&self, problems: &mut Vec<String>) {
+        let plain = |id: &String| id.chars().all(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\'));
+        if self.signing_key_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > 100 || !plain(id)) {
+            problems
+                .push("tester.signing_key_id: must have 1 to 100 printable ASCII characters and no quotes".to_owned());
+        }
+        if self.signing_key_id.is_some() && self.signing_key.is_none() {
+            problems.push(
+                "tester.signing_key: is missing; it refers to the key that tester.signing_key_id names".to_owned(),
+            );
+        }
         let token = |name: &str| {
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
         };

@@ -220,7 +220,8 @@ pub async fn enqueue(
         return Err(Problem::fields(vec![FieldError::new("run_at", "must lie between the years 1970 and 9999")]));
     }
     let key = read_key(&headers)?;
-    check_enrolled(&app, &task).await?;
+    // A site may be many hosts: its limits hold for all of them together.
+    task.site = check_enrolled(&app, &task).await?;
     task.request_id = Some(request_id);
     task.traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned);
 
@@ -267,7 +268,7 @@ fn read_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     }
 }
 
-async fn check_enrolled(app: &Shared, task: &NewTask) -> Result<(), Problem> {
+async fn check_enrolled(app: &Shared, task: &NewTask) -> Result<String, Problem> {
     let (field, code, problem) = match app.queue.enrolment(&task.site).await? {
         Some((enrolment, now)) => {
             let active = enrolment.check_active(now).map_err(|problem| {
@@ -276,7 +277,7 @@ async fn check_enrolled(app: &Shared, task: &NewTask) -> Result<(), Problem> {
             });
             let allowed = || enrolment.check_task_type(&task.task_type);
             match active.and_then(|()| allowed().map_err(|problem| ("task_type", "policy.task_type", problem))) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(enrolment.origin.to_string()),
                 Err(refused) => refused,
             }
         }

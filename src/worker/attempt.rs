@@ -16,6 +16,7 @@ use super::enrolment::check_enrolment;
 use super::gatekeeper::Gate;
 use super::heartbeat::Held;
 use super::outcomes::settle;
+use super::robots::Way;
 use super::support::Loaded;
 use super::trace::Trace;
 use super::verdict::{Ended, Submission, decide};
@@ -265,12 +266,24 @@ async fn carry_out(
     let deadline = Instant::now() + worker.settings.task_timeout;
     let upstream: Option<UpstreamProxy> = proxy.as_ref().map(|proxy| proxy.upstream.clone());
     let policy = worker.egress_policy(&enrolment).await.map_err(Ended::Failed)?;
-    let user_agent = Some(worker.settings.user_agent.clone());
-    let options = TabOptions { user_agent, proxy: upstream, policy, deadline };
-    let tab = tokio::select! {
-        ended = held.stopped() => return Err(ended),
-        opened = worker.open_tab(options) => opened.map_err(Ended::Failed)?,
+    let user_agent = match &enrolment.manners.contact {
+        Some(contact) => super::user_agent(Some(contact)),
+        None => worker.settings.user_agent.clone(),
     };
+    let way = Way { policy: policy.clone(), upstream: upstream.clone(), pass: pass.as_ref(), user_agent: &user_agent };
+    let options = TabOptions { user_agent: Some(user_agent.clone()), proxy: upstream, policy, deadline };
+    let opening = async {
+        tokio::select! {
+            ended = held.stopped() => Err(ended),
+            opened = worker.open_tab(options) => opened.map_err(Ended::Failed),
+        }
+    };
+    let (tab, allowed) = tokio::join!(opening, worker.check_robots(&enrolment, &task.url, way));
+    let tab = tab?;
+    if let Err(refused) = allowed {
+        tokio::spawn(tab.close());
+        return Err(Ended::Failed(refused));
+    }
     if let Some(pass) = pass {
         let given = tab.pass_as_tester(pass, PASS_LIMIT).await;
         given.map_err(|error| Ended::Failed(error.to_failure()))?;
@@ -388,6 +401,14 @@ async fn admit(
     })?;
     let origin = Origin::of(&url).map_err(|problem| refuse("policy.url_denied", format!("url: {problem}")))?;
     let enrolment = check_enrolment(&worker.queue, &origin).await?;
+    if enrolment.origin.is_wildcard() && task.site != enrolment.origin.as_str() {
+        // The gate and the limits go by the task's site.
+        let message = format!(
+            "the task was added for {}, which is not enrolled any more, though {} is; add it anew",
+            task.site, enrolment.origin
+        );
+        return Err(refuse("policy.not_enrolled", message));
+    }
     enrolment.check_task_type(&task.task_type).map_err(|problem| refuse("policy.task_type", problem))?;
     Ok((automation, payload, enrolment))
 }

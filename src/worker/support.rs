@@ -6,11 +6,12 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use secrecy::SecretString;
+use url::Url;
 
 use super::enrolment::check_enrolment;
 use super::{Worker, database};
 use crate::automation::{Sites, Support};
-use crate::browser::SitePass;
+use crate::browser::{Signer, SitePass};
 use crate::config::SecretRef;
 use crate::failure::{Failure, FailureReason};
 use crate::mailbox::Mailbox;
@@ -74,12 +75,22 @@ impl Worker {
                 .map(|(name, reference)| Ok((name.clone(), secret(reference)?)))
                 .collect::<Result<Vec<_>, Failure>>()
         };
+        // Of a site that is many hosts, the one that the task is on.
+        let host = Url::parse(&task.url).map(|url| url.origin().ascii_serialization());
+        let signer = match &profile.tester.signing_key {
+            None => None,
+            Some(key) => {
+                let key_id = profile.tester.signing_key_id.clone().unwrap_or_else(|| "pagehand".to_owned());
+                Some(Signer { key_id, key: secret(key)? })
+            }
+        };
         let pass = match profile.tester.is_empty() {
             true => None,
             false => Some(SitePass {
-                origin: task.site.clone(),
+                origin: host.unwrap_or_else(|_| task.site.clone()),
                 headers: named(&profile.tester.headers)?,
                 cookies: named(&profile.tester.cookies)?,
+                signer,
             }),
         };
         let mailbox = Mailbox::new(&profile.mailbox).or_else(|| Mailbox::new(&self.settings.mailbox));

@@ -72,6 +72,7 @@ impl Cluster {
             max_concurrency: None,
             per_minute: None,
             task_types: None,
+            manners: Default::default(),
         };
         queue.add_site(&enrolment).await.expect("the site is enrolled");
         let proxy = Proxy::start(&server.url());

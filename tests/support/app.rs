@@ -61,6 +61,7 @@ impl TestApp {
             max_concurrency: None,
             per_minute: None,
             task_types: None,
+            manners: Default::default(),
         };
         queue.add_site(&site).await.unwrap();
         let server = web::Server::bind(settings("127.0.0.1:0", tokens), queue.clone(), runs.path().to_owned()).await;

@@ -57,6 +57,7 @@ pub fn site(origin: &str, max_concurrency: Option<u32>, per_minute: Option<u32>)
         max_concurrency,
         per_minute,
         task_types: None,
+        manners: Default::default(),
     }
 }
 
