@@ -95,7 +95,11 @@ pub(crate) mod enabled {
         let action = fail::eval(name, Option::unwrap_or_default)?;
         match action.as_str() {
             "kill" => end(Signal::KILL),
-            "stop" => end(Signal::STOP),
+            "stop" => {
+                end(Signal::STOP);
+                // Another thread may take the signal, and this one would get a bit further.
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
             "power" => {
                 for (_, file) in UNSYNCED.lock().unwrap_or_else(PoisonError::into_inner).iter() {
                     let _ = file.set_len(0);

@@ -314,6 +314,22 @@ async fn an_attempt_that_lives_after_it_was_buried_adds_nothing_even_if_the_buri
 }
 
 #[tokio::test]
+async fn a_directory_that_could_not_be_made_at_first_is_made_at_the_end_with_every_step() {
+    let runs = runs();
+    let in_the_way = runs.dir.run_path(TaskId(123));
+    fs::write(&in_the_way, "").unwrap();
+    let run = init_run(&runs.dir, start(0, 5)).await;
+    log_step(&run, "open_page", json!({}));
+    fs::remove_file(&in_the_way).unwrap();
+    log_step(&run, "result_success", json!({}));
+    finalize_run(&run, ended(None)).await;
+    let steps: Vec<_> = runs.lines().iter().map(|line| line["step"].clone()).collect();
+    assert_eq!(steps, ["open_page", "result_success"]);
+    assert_eq!(runs.json("init.json")["attempt"], 5);
+    assert!(runs.json("final_result.json")["artifacts"]["steps"].is_null(), "all are there");
+}
+
+#[tokio::test]
 async fn the_result_of_a_success_that_could_not_be_written_is_written_later() {
     let runs = runs();
     let run = init_run(&runs.dir, start(0, 5)).await;

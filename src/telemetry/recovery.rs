@@ -141,6 +141,8 @@ fn bury(dir: &Dir, lost: &EndedAttempt, init: &Value, errors: &Errors) -> io::Re
         })
         .map(|logged| logged.step)
         .collect();
+    let lost_worker = lost.failure.as_ref().is_some_and(|failure| failure.code == "infra.worker_lost");
+    let none_written = steps.is_empty() && !lost_worker;
     if let Err(error) = end_steps(dir, lost, &mut steps) {
         errors.note("steps", &error);
     }
@@ -161,7 +163,7 @@ fn bury(dir: &Dir, lost: &EndedAttempt, init: &Value, errors: &Errors) -> io::Re
     }
     // Numbers that are not there were given to lines that could not be written.
     let missing_steps = steps.iter().map(|step| i64::from(step.seq)).max().unwrap_or(0) - steps.len() as i64;
-    if missing_steps > 0 {
+    if missing_steps > 0 || none_written {
         let cause = "they could not be written, and their worker did not live to say why";
         artifacts.insert("steps".to_owned(), json!({"status": "incomplete", "missing": missing_steps, "cause": cause}));
     }

@@ -57,6 +57,7 @@ pub async fn finalize_run(run: &Run, result: FinalResult) -> Vec<ArtifactRecord>
 }
 
 fn finalize(attempt: &Arc<Attempt>, result: &FinalResult) -> Vec<ArtifactRecord> {
+    attempt.begin_again();
     let Some(disk) = attempt.disk() else { return Vec::new() };
     if attempt.with_state(|state| state.unarchived) {
         // What stood in the way may be gone by now. If not, the earlier evidence stays and ours is in the database.

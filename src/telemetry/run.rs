@@ -27,7 +27,7 @@ use super::dir::{Dir, Identity};
 use super::errors::{Errors, locked};
 use super::recovery::{archive, is_of_a_later_attempt, mend};
 use super::snapshot::{Saved, newest_stamp};
-use super::steps::append;
+use super::steps::{append, line};
 use super::{Redactor, RunsDir, StepGuard, WriteErrors, bounds};
 use crate::failure::Failure;
 use crate::fault;
@@ -263,6 +263,22 @@ impl Attempt {
         if let Err(error) = self.open() {
             self.errors.note("directory", &error);
         }
+    }
+
+    /// Where the directory could not be opened at the beginning: tries once more, and writes the steps that have been since.
+    pub(super) fn begin_again(&self) {
+        if self.with_state(|state| state.revoked || state.disk.is_some()) {
+            return;
+        }
+        self.begin();
+        self.commit("steps", |disk, state| {
+            let Some(file) = &disk.steps else { return Ok(()) };
+            for step in &state.steps {
+                append(file, &line(step, self.fence.0)?)?;
+                state.lost_steps = state.lost_steps.saturating_sub(1);
+            }
+            Ok(())
+        });
     }
 
     fn open(&self) -> io::Result<()> {

@@ -14,6 +14,8 @@ use super::points;
 enum Guard {
     /// `guard.NAME` of `src/fault.rs`.
     Code(&'static str),
+    /// The first, where the second, which stands before it, is out anyway.
+    Behind(&'static str, &'static str),
     /// In each function of that name the first text is replaced by the second.
     Schema(&'static [(&'static str, &'static str, &'static str)]),
 }
@@ -27,7 +29,7 @@ enum Proof {
     Kill(&'static str, &'static str),
 }
 
-use Guard::{Code, Schema};
+use Guard::{Behind, Code, Schema};
 use Proof::{Kill, Test};
 
 const ZOMBIE: Proof = Test("queue_races", "a_zombie_can_change_nothing_after_its_lease_was_given_away");
@@ -42,7 +44,7 @@ const GUARDS: &[(Guard, Proof)] = &[
     (Code("gate.intent"), Kill("nowhere", "kill")),
     (Code("gate.let_go"), Kill("nowhere", "kill")),
     (Code("tab.seal"), Test("browser", "a_post_that_is_refused_never_reaches_the_server")),
-    (Code("heartbeat.is_ours"), Kill("db.let_go.after", "stop")),
+    (Behind("heartbeat.is_ours", "heartbeat.self_fence"), Kill("db.let_go.after", "stop")),
     (
         Code("heartbeat.self_fence"),
         Test("self_fence", "a_worker_that_can_not_renew_leaves_the_page_before_somebody_else_may_have_the_task"),
@@ -122,16 +124,18 @@ const GUARDS: &[(Guard, Proof)] = &[
 
 /// Takes out each guard whose name contains `only`. False: something stayed green without a guard, or was red with all.
 pub async fn run(only: &str) -> bool {
-    let mut whole: HashMap<Proof, bool> = HashMap::new();
+    let mut whole: HashMap<(Proof, String), bool> = HashMap::new();
     let mut caught = 0;
     let guards: Vec<&(Guard, Proof)> = GUARDS.iter().filter(|(guard, _)| guard.name().contains(only)).collect();
     for (guard, proof) in &guards {
-        let green = match whole.get(proof) {
+        let before = guard.without(false);
+        let key = (*proof, format!("{before:?}"));
+        let green = match whole.get(&key) {
             Some(green) => *green,
-            None => proof.is_green(&HashMap::new()).await,
+            None => proof.is_green(&before).await,
         };
-        whole.insert(*proof, green);
-        let red = !proof.is_green(&guard.taken_out()).await;
+        whole.insert(key, green);
+        let red = !proof.is_green(&guard.without(true)).await;
         let verdict = match (green, red) {
             (true, true) => "caught",
             (true, false) => "NOT CAUGHT",
@@ -147,20 +151,27 @@ pub async fn run(only: &str) -> bool {
 impl Guard {
     fn name(&self) -> String {
         match self {
-            Code(name) => (*name).to_owned(),
+            Code(name) | Behind(name, _) => (*name).to_owned(),
             Schema(changes) => format!("{}: {}", changes[0].0, changes[0].1),
         }
     }
 
-    /// The environment of a process without it.
-    fn taken_out(&self) -> HashMap<&'static str, String> {
+    /// The environment of a process without it, or of one that it is compared to.
+    fn without(&self, itself: bool) -> HashMap<&'static str, String> {
+        let off = |names: &[&str]| {
+            let faults: Vec<String> = names.iter().map(|name| format!("guard.{name}=return(off)")).collect();
+            HashMap::from([("FAILPOINTS", faults.join(";"))])
+        };
         match self {
-            Code(name) => HashMap::from([("FAILPOINTS", format!("guard.{name}=return(off)"))]),
-            Schema(changes) => {
+            Behind(name, before) if itself => off(&[name, before]),
+            Behind(_, before) => off(&[before]),
+            Code(name) if itself => off(&[name]),
+            Schema(changes) if itself => {
                 let changes: Vec<String> =
                     changes.iter().map(|(place, from, to)| format!("{place}:::{from}:::{to}")).collect();
                 HashMap::from([("UNGUARDED_SQL", changes.join(";;;"))])
             }
+            Code(_) | Schema(_) => HashMap::new(),
         }
     }
 }
