@@ -311,5 +311,50 @@ async fn dashboard_rows_and_files_say_the_same() {
     let listed: f64 = list["runs"].as_array().unwrap().iter().map(|run| run["cost_usd"].as_f64().unwrap()).sum();
     assert!((listed - cost).abs() < 1e-9, "{listed} {cost}");
     let page = http_client::send(address, "GET", "/dashboard?range=24h", &[("accept", "text/html")], "").await.text();
-    assert!(page.contains(&format!("{:.1}", summary["success_rate"].as_f64().unwrap() * 100.0)), "{page}");
+    for (tile, expected, precision) in [
+        ("Runs", 40.0, 0.0),
+        ("Success rate", summary["success_rate"].as_f64().unwrap() * 100.0, 0.051),
+        ("Dead letters", summary["failed"].as_f64().unwrap(), 0.0),
+        ("Tokens per run", tokens as f64 / 40.0, 0.5),
+        ("Cost", cost, 0.0051),
+        ("Cost per run", cost / 40.0, 0.0006),
+    ] {
+        let shown = tile_of(&page, tile);
+        assert!((shown - expected).abs() <= precision, "{tile}: {shown} {expected}");
+    }
+    for step in summary["steps"].as_array().unwrap().iter().filter(|step| step["cost_usd"].as_f64() > Some(0.0)) {
+        let row = page.split_once(&format!("<th scope=\"row\">{}</th>", step["name"].as_str().unwrap())).unwrap().1;
+        let cells: Vec<f64> = row.split("</tr>").next().unwrap().split("<td").skip(1).map(number_in).collect();
+        let expected = ["n", "tokens", "cost_usd"].map(|field| step[field].as_f64().unwrap());
+        assert_eq!((cells[0], cells[5]), (expected[0], expected[1]), "{step}");
+        assert!((cells[6] - expected[2]).abs() < 0.0051, "{step}: {cells:?}");
+    }
+    // And in SQL.
+    let (runs, in_rows, dollars): (i64, i64, f64) =
+        sqlx::query_as("SELECT count(*), sum(tokens)::bigint, sum(cost_usd) FROM tasks")
+            .fetch_one(&db.pool)
+            .await
+            .unwrap();
+    assert_eq!((runs, in_rows), (40, tokens));
+    assert!((dollars - cost).abs() < 1e-9, "{dollars} {cost}");
+}
+
+/// The number of a tile of the dashboard.
+fn tile_of(page: &str, name: &str) -> f64 {
+    let tile = page.split_once(&format!("<span class=\"name\">{name}</span>")).expect("such a tile").1;
+    number_in(tile.split_once("class=\"value\"").unwrap().1.split("<span class=\"note\"").next().unwrap())
+}
+
+/// The number in the text of a piece of markup that begins within a tag; 0 where there is none.
+fn number_in(markup: &str) -> f64 {
+    let (mut text, mut inside) = (String::new(), true);
+    for c in markup.chars() {
+        match c {
+            '<' => inside = true,
+            '>' => inside = false,
+            c if !inside && (c.is_ascii_digit() || c == '.') => text.push(c),
+            _ => {}
+        }
+    }
+    text.parse().unwrap_or(0.0)
 }

@@ -17,7 +17,7 @@ use super::run::{INIT, RESULT, STEPS};
 use super::snapshot::Saved;
 use super::steps::{Logged, parse};
 use crate::failure::Failure;
-use crate::record::{PageLog, StepRecord};
+use crate::record::{PageLog, REPORTING_STEPS, StepRecord};
 use crate::task::{Fence, TaskId};
 
 mod log;
@@ -204,9 +204,7 @@ fn said(failure: &Failure) -> &'static str {
 
 /// The step at which the attempt ended: the first failed one that is not the worker's own report of it.
 fn failed_step(steps: &[StepRecord]) -> Option<&StepRecord> {
-    const REPORTS: [&str; 4] =
-        ["automation_error", "unhandled_exception", "automation_execution_completed", "result_failed"];
-    let is_report = |step: &&StepRecord| REPORTS.contains(&step.name.as_str());
+    let is_report = |step: &&StepRecord| REPORTING_STEPS.contains(&step.name.as_str());
     let last_failed = steps.iter().rfind(|step| !step.ok && !is_report(step));
     last_failed.or_else(|| steps.iter().rfind(|step| !is_report(step)))
 }
@@ -259,7 +257,7 @@ fn facts(report: &Report<'_>) -> Markup {
             dt { "started" } dd { (day_and_time(report.started_at)) }
             dt { "ended" } dd { (day_and_time(report.completed_at)) }
             @if number("tokens") > 0.0 { dt { "tokens" } dd { (number("tokens")) } }
-            @if number("cost_usd") > 0.0 { dt { "cost" } dd { (format!("${:.4}", number("cost_usd"))) } }
+            @if number("cost_usd") > 0.0 { dt { "cost" } dd { (format!("${:.6}", number("cost_usd"))) } }
         }
     }
 }

@@ -89,7 +89,7 @@ fn row(step: &StepRecord, axis: &Axis, marks: &[f64], open: bool) -> Markup {
                     p.dim {
                         "step " (step.seq) " · began at +" (human(after)) " · " (day_and_time(step.started_at))
                         @if step.tokens > 0 { " · " (step.tokens) " tokens" }
-                        @if step.cost_usd > 0.0 { " · $" (format!("{:.4}", step.cost_usd)) }
+                        @if step.cost_usd > 0.0 { " · $" (format!("{:.6}", step.cost_usd)) }
                     }
                     (meta(&step.meta))
                 }

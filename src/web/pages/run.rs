@@ -198,7 +198,7 @@ fn section(run: &RunDetail, attempt: &Attempt, log: &PageLog) -> Markup {
                 }
             }
             @if let Some(error) = &attempt.error { p class="error" { (error) } }
-            @if attempt.steps.is_empty() { p class="quiet" { "No steps on record yet." } } @else { (timeline::table(attempt)) }
+            @if attempt.steps.is_empty() { p class="quiet" { "No steps on record yet." } } @else { (timeline::table(attempt, log)) }
             (page_log::sections(run.run.id, attempt, log))
             (submission(attempt))
             (seen(run.run.id, attempt))

@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use super::format;
 use crate::queue::{Attempt, Step};
+use crate::record::PageLog;
 use crate::web::wire::without_secrets;
 
 /// Width of the axis in its own units.
@@ -11,8 +12,8 @@ const AXIS: f64 = 1000.0;
 /// Least width of a bar: a step that took no time is still seen.
 const TICK: f64 = 4.0;
 
-/// The table of steps.
-pub fn table(attempt: &Attempt) -> Markup {
+/// The table of steps; what failed on the page while a step ran stands beside it.
+pub fn table(attempt: &Attempt, log: &PageLog) -> Markup {
     let total = total_ms(attempt);
     html! {
         table class="steps" {
@@ -36,7 +37,7 @@ pub fn table(attempt: &Attempt) -> Markup {
                         Part::Step(n, step) => {
                             // The steps after the one that failed report the same error: it is told once.
                             @let told = step.error.is_some() && attempt.steps[..n].iter().any(|before| before.error == step.error);
-                            (row(attempt, step, total, told))
+                            (row(attempt, step, total, told, &troubles(step, log)))
                         }
                         Part::Marks(marks) => { (folded(attempt, marks)) }
                     }
@@ -119,7 +120,20 @@ fn offset(attempt: &Attempt, step: &Step) -> f64 {
     (since.num_microseconds().unwrap_or(0) as f64 / 1e3).max(0.0)
 }
 
-fn row(attempt: &Attempt, step: &Step, total: f64, told: bool) -> Markup {
+/// `2 failed requests`, `1 console error`: what the page had trouble with between the beginning and the end of a step.
+fn troubles(step: &Step, log: &PageLog) -> Vec<String> {
+    if step.duration_ms <= 0.0 {
+        return Vec::new();
+    }
+    let within = |at| step.started_at <= at && at <= step.finished_at;
+    let requests = log.network.requests.iter().filter(|request| request.failed() && within(request.at)).count();
+    let errors = log.console.lines.iter().filter(|line| line.is_error() && within(line.at)).count();
+    let counted = [(requests, "failed request"), (errors, "console error")];
+    let some = counted.into_iter().filter(|(n, _)| *n > 0);
+    some.map(|(n, what)| format!("{n} {what}{}", if n == 1 { "" } else { "s" })).collect()
+}
+
+fn row(attempt: &Attempt, step: &Step, total: f64, told: bool, troubles: &[String]) -> Markup {
     let failed = step.status == "failed";
     let from = (offset(attempt, step) / total * AXIS).clamp(0.0, AXIS - TICK);
     let width = (step.duration_ms / total * AXIS).clamp(TICK, AXIS - from);
@@ -129,6 +143,7 @@ fn row(attempt: &Attempt, step: &Step, total: f64, told: bool) -> Markup {
             td class="name" {
                 @if failed { span class="mark" aria-label="failed" { "✕" } " " }
                 (step.name)
+                @for trouble in troubles { " " span class="badge bad small" { (trouble) } }
                 (meta(step))
                 @if let Some(error) = step.error.as_ref().filter(|_| !told) { p class="error" { (error) } }
             }
