@@ -48,6 +48,8 @@ pub struct Config {
     pub secrets: Secrets,
     /// Where log lines go.
     pub logs: Logs,
+    /// Where traces go.
+    pub traces: Traces,
     /// HTTP API and dashboard.
     pub web: Web,
     /// What things cost.
@@ -194,6 +196,14 @@ pub struct Logs {
     pub filter: String,
     /// Daily files kept.
     pub keep_days: usize,
+}
+
+/// Section `[traces]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Traces {
+    /// Base address of a collector that takes OTLP over plain HTTP, for example `http://127.0.0.1:4318`. None: nowhere.
+    pub endpoint: Option<Url>,
 }
 
 /// Section `[web]`.
@@ -458,6 +468,11 @@ impl Config {
         let amounts = [self.prices.wrong(), self.budget.wrong()].into_iter().flatten().next();
         if let Some(key) = amounts {
             return Err(ConfigError::Bounds { key, problem: "must be a number of US dollars, and not negative" });
+        }
+        if self.traces.endpoint.as_ref().is_some_and(|url| url.scheme() != "http" || !url.has_host()) {
+            let problem =
+                "must be an http:// address, for example http://127.0.0.1:4318; encryption is the collector's business";
+            return Err(ConfigError::Bounds { key: "traces.endpoint", problem });
         }
         if !loopback {
             let problem = "must be an address of loopback, for example 127.0.0.1:9100: it asks for no token";

@@ -16,6 +16,7 @@ mod fault; // places where tests end or fail the process, absent from ordinary b
 pub mod llm; // asks a language model
 pub mod mailbox; // waits for a site's mail, finds the link or code in it
 pub mod observability; // log lines
+pub mod otlp; // sends traces to a collector
 pub mod queue; // all SQL: tasks, leases, fences, sites, proxies, runs
 pub mod record; // steps and artifacts in the shape that rows, files and answers share
 pub mod retry; // when a failed attempt is repeated

@@ -24,6 +24,7 @@ use crate::browser::{BrowserError, BrowserPool, Tab, TabOptions, ThirdParties, U
 use crate::config::{self, SecretRef};
 use crate::cost::{Budget, Prices};
 use crate::failure::{Failure, FailureReason};
+use crate::otlp::Exporter;
 use crate::queue::wake::Wake;
 use crate::queue::{Claimed, ProxyId, Queue, QueueError, WorkerIdentity};
 use crate::retry::{Reconnect, RetryPolicy};
@@ -111,6 +112,8 @@ pub struct Settings {
     pub budget: Budget,
     /// Asked where the classifier finds no form.
     pub assistant: Option<Arc<crate::llm::Client>>,
+    /// Where traces go.
+    pub traces: Option<Exporter>,
     /// The mailbox of sites whose profile names none.
     pub mailbox: config::Mailbox,
 }

@@ -14,6 +14,7 @@ use crate::browser::{BrowserPool, BrowserSettings, ThirdParties};
 use crate::cli::WorkerArgs;
 use crate::config::Config;
 use crate::llm::Client;
+use crate::otlp::Exporter;
 use crate::queue::{Presence, Queue, QueueError, WorkerIdentity};
 use crate::retry::Reconnect;
 use crate::telemetry::RunsDir;
@@ -21,6 +22,8 @@ use crate::worker::{Settings, Stop, Until, Worker, user_agent};
 
 /// How often it is said that Postgres can't be reached.
 const SAY_EVERY: Duration = Duration::from_secs(60);
+/// How long the last traces may take.
+const LAST_TRACES: Duration = Duration::from_secs(6);
 /// How long the first Chrome may take before the worker says that something is wrong.
 const WARM_UP: Duration = Duration::from_secs(30);
 
@@ -50,7 +53,11 @@ pub async fn run(config: Config, args: WorkerArgs) -> anyhow::Result<()> {
     let worked = match started {
         Ok((worker, until, _presence)) => {
             tracing::info!(event = "worker.started", worker_id = worker.identity.name, "worker started");
+            let traces = worker.settings.traces.clone();
             let attempts = worker.run(until, stop).await;
+            if let Some(traces) = traces {
+                traces.flush(LAST_TRACES).await;
+            }
             tracing::info!(event = "worker.stopped", attempts, "worker stopped");
             Ok(())
         }
@@ -103,7 +110,8 @@ async fn start(
     let identity = identity(args.instance)?;
     let presence = queue.be_present(&identity).await.context("the worker can't show that it is alive")?;
     crate::observability::name_worker(&identity.name);
-    let settings = Settings { assistant: assistant(config)?, ..settings(config, args.concurrency) };
+    let traces = config.traces.endpoint.clone().map(|endpoint| Exporter::start(endpoint, identity.name.clone()));
+    let settings = Settings { assistant: assistant(config)?, traces, ..settings(config, args.concurrency) };
     let worker = Worker::new(queue.clone(), identity, runs, browsers, Registry::standard(), settings);
     serve_metrics(&worker, config.worker.metrics_listen).await?;
     Ok((Arc::new(worker), if args.drain { Until::Drained } else { Until::Stopped }, presence))
@@ -218,6 +226,7 @@ pub fn settings(config: &Config, concurrency: Option<u32>) -> Settings {
         prices: Arc::new(config.prices.clone()),
         budget: config.budget,
         assistant: None,
+        traces: None,
         user_agent: user_agent(worker.contact.as_deref()),
         sandbox: config.browser.sandbox,
         stop_after_blocked: worker.stop_after_blocked,

@@ -24,6 +24,7 @@ use crate::automation::{Automation, Context, Meter, OpenIntent, StepLimits};
 use crate::browser::{Denial, DenialKind, TabOptions, UpstreamProxy};
 use crate::failure::{Failure, FailureReason};
 use crate::fault;
+use crate::otlp::AttemptSpan;
 use crate::queue::{Claimed, Outcome, Settled, Settlement};
 use crate::record::rfc3339;
 use crate::seal::OpenError;
@@ -101,6 +102,22 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
         Some(failure) => log_failure(&run, "result_failed", failure, json!({})),
     }
     log_outcome(&claimed.task, &outcome, execution_time);
+    if let Some(traces) = &worker.settings.traces {
+        traces.send(AttemptSpan {
+            trace_id: before.trace.trace_id(),
+            span_id: before.trace.span_id(),
+            traceparent: claimed.task.traceparent.clone(),
+            task_id: claimed.task.id.0,
+            task_type: claimed.task.task_type.clone(),
+            site: claimed.task.site.clone(),
+            retry_count: claimed.task.retry_count,
+            worker: worker.identity.name.clone(),
+            started_at: before.locked,
+            finished_at: run.now(),
+            failure: failure.as_ref().map(|failure| (failure.reason.as_str(), failure.code.to_string())),
+            steps: run.steps(),
+        });
+    }
     flag_missing_evidence(&run, &mut details);
     let decided = Some(decided(&outcome, &worker.identity.incarnation));
     let result = FinalResult { completed_at: run.now(), execution_time, failure, details: details.clone(), decided };
