@@ -29,7 +29,7 @@ mod tab;
 mod types;
 mod wire;
 
-pub use egress::{Denial, DenialKind, EgressLimits, EgressPolicy, EgressProxy, ThirdParties, UpstreamProxy};
+pub use egress::{Denial, DenialKind, EgressLimits, EgressPolicy, EgressProxy, Resolver, ThirdParties, UpstreamProxy};
 pub use error::BrowserError;
 pub use fetch::{Fetch, fetch};
 pub use pass::SitePass;

@@ -1147,6 +1147,27 @@ async fn what_a_page_says_and_asks_for_is_known_with_what_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_never_stops_talking_and_asking_is_heard_within_bounds() {
+    let fixture = Fixture::new().await;
+    let tab = fixture
+        .showing(
+            "<script>for (let n = 0; n < 1500; n++) console.log('line ' + n + 'x'.repeat(5000));
+             const asked = Array.from({ length: 600 }, (_, n) => fetch('/echo/' + n).catch(() => 0));
+             Promise.all(asked).then(() => { document.title = 'all' });</script>",
+        )
+        .await;
+    let _: Option<bool> = tab
+        .wait_for(&tab.main_frame(), "() => document.title === 'all' || null", &[], Duration::from_secs(40))
+        .await
+        .unwrap();
+    let log = tab.log();
+    assert_eq!((log.console.lines.len(), log.network.requests.len()), (1_000, 500));
+    assert!(log.console.lines.last().unwrap().text.starts_with("line 1499x"));
+    assert!(log.console.lines.iter().all(|line| line.text.chars().count() <= 2_001));
+    fixture.pool.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wait_goes_on_in_the_next_document_and_ends_at_its_limit() {
     let fixture = Fixture::new().await;
     fixture

@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use pagehand::browser::{DenialKind, EgressLimits, EgressPolicy, EgressProxy, UpstreamProxy};
+use pagehand::browser::{DenialKind, EgressLimits, EgressPolicy, EgressProxy, Resolver, UpstreamProxy};
 use secrecy::SecretString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -475,4 +475,84 @@ async fn a_task_that_moves_more_than_it_may_is_cut_off() {
     timeout(DEADLINE, async { tokio::join!(sending, reading) }).await.expect("the end in time");
     assert!(got.len() < 100_000, "{} bytes came back", got.len());
     assert_eq!(proxy.denials()[0].kind, DenialKind::Limit);
+}
+
+/// A resolver that says one thing and then another; how often it was asked.
+fn lying(answers: Vec<Vec<&'static str>>) -> (Resolver, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let resolver = Resolver::new(move |_, port| {
+        let n = counted.fetch_add(1, Ordering::SeqCst);
+        let answer = &answers[n.min(answers.len() - 1)];
+        let addresses = answer.iter().map(|address| SocketAddr::new(address.parse().unwrap(), port)).collect();
+        Box::pin(async move { Ok(addresses) })
+    });
+    (resolver, asked)
+}
+
+#[tokio::test]
+async fn a_name_whose_answers_change_or_lead_inside_by_an_alias_reaches_nothing_there() {
+    let (address, hits) = canary("127.0.0.1:0").await.unwrap();
+    let policy = || EgressPolicy {
+        private: Arc::default(),
+        ..policy::of(&[&format!("http://rebind.example:{}/", address.port())])
+    };
+    let limits = EgressLimits { connect: Duration::from_millis(800), ..EgressLimits::default() };
+    let get = format!("http://rebind.example:{}/", address.port());
+    let connect = format!("CONNECT rebind.example:{0} HTTP/1.1\r\nHost: rebind.example:{0}\r\n\r\n", address.port());
+    // A public address where nobody answers; what an alias leads to is all that a resolver says.
+    const PUBLIC: &str = "2606:2800:220:1:248:1893:25c8:1946";
+    for (what, answers, refused) in [
+        ("public, then inside", vec![vec![PUBLIC], vec!["127.0.0.1"]], [false, true]),
+        ("both in one answer", vec![vec![PUBLIC, "127.0.0.1"]], [false, false]),
+        ("both, the other way around", vec![vec!["127.0.0.1", PUBLIC]], [false, false]),
+        ("an alias of an inner name", vec![vec!["127.0.0.1"]], [true, true]),
+        ("an inner address inside another", vec![vec!["::ffff:127.0.0.1"], vec!["64:ff9b::7f00:1"]], [true, true]),
+    ] {
+        let (resolver, asked) = lying(answers);
+        let proxy = EgressProxy::start_resolving(None, policy(), limits, resolver).unwrap();
+        for (n, refused) in refused.into_iter().enumerate() {
+            let (status, _, text) = ask(&mut connected(&proxy).await, Request::get(&get), vec![]).await;
+            assert_eq!(status == StatusCode::FORBIDDEN, refused, "{what}, request {n}: {status} {text}");
+            assert!(!text.contains("127.0.0.1"), "{text}");
+            assert_eq!(asked.load(Ordering::SeqCst), n + 1, "{what}: asked once a connection");
+        }
+        let (mut stream, mut head) = (TcpStream::connect(proxy.address()).await.unwrap(), vec![0; 12]);
+        stream.write_all(connect.as_bytes()).await.unwrap();
+        timeout(DEADLINE, stream.read_exact(&mut head)).await.unwrap().unwrap();
+        assert_ne!(&head[9..], b"200", "{what}");
+        assert_eq!(
+            proxy.denials().iter().any(|one| one.kind == DenialKind::PrivateAddress),
+            refused.contains(&true),
+            "{what}"
+        );
+    }
+    assert_eq!(hits.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn an_upstream_is_not_asked_for_a_name_that_leads_inside_here() {
+    let Some(program) = tinyproxy().await else { return };
+    let (address, hits) = canary("127.0.0.1:0").await.unwrap();
+    let url = format!("http://inside.example:{}/", address.port());
+    let policy = EgressPolicy { private: Arc::default(), ..policy::of(&[&url]) };
+    let (resolver, _) = lying(vec![vec!["93.184.216.34", "10.0.0.1"]]);
+    let upstream = upstream("http", program.port, PASSWORD);
+    let proxy = EgressProxy::start_resolving(upstream, policy, EgressLimits::default(), resolver).unwrap();
+    let (status, ..) = ask(&mut connected(&proxy).await, Request::get(&url), vec![]).await;
+    assert_eq!((status, hits.load(Ordering::SeqCst)), (StatusCode::FORBIDDEN, 0));
+}
+
+#[tokio::test]
+async fn whatever_a_page_tries_only_so_many_denials_are_kept_and_all_are_counted() {
+    let proxy = EgressProxy::start(None, policy::of(&["http://enrolled.example/"])).unwrap();
+    let mut sender = connected(&proxy).await;
+    for n in 0..200 {
+        let (status, ..) = ask(&mut sender, Request::get(format!("http://10.0.{}.{n}/", n % 7)), vec![]).await;
+        assert_eq!(status, StatusCode::FORBIDDEN);
+    }
+    let denials = proxy.denials();
+    assert!(denials.len() <= 70, "{}", denials.len());
+    assert_eq!(denials.iter().map(|one| one.count).sum::<u32>(), 200);
+    assert!(denials.iter().any(|one| one.target == "others"));
 }

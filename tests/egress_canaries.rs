@@ -290,12 +290,13 @@ async fn an_enrolled_name_that_leads_inside_is_refused_and_says_nothing_of_where
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_whose_page_leads_away_fails_with_what_to_do_and_an_operator_can_see_it() {
     let (site, canary) = (Site::start().await, Canary::start().await);
-    let program = program::Program::new().await;
+    let program = program::Program::new().await.with("PAGEHAND_WORKER__METRICS_LISTEN", "127.0.0.1:0");
     program.enrol(&site.url("")).await;
     let url = site.url(&format!("/hop/2/localhost:{}/", canary.port));
     let payload = serde_json::json!({"author": "Ann", "email": "ann@example.org", "body": "A fine piece, thank you."});
     let ids = program.enqueue(&[serde_json::json!({"task_type": "comment", "url": url, "payload": payload})]).await;
-    program.drain().await;
+    let worker = program.worker(&[]);
+    program::until("the task has failed", async || program.show(ids[0]).await["status"] == "failed").await;
     let run = program.show(ids[0]).await;
     assert_eq!(run["failure_code"], "policy.not_enrolled", "{run}");
     assert!(run["last_error"].as_str().unwrap().contains("pagehand site add"), "{run}");
@@ -305,4 +306,39 @@ async fn a_task_whose_page_leads_away_fails_with_what_to_do_and_an_operator_can_
     let entry = audit.iter().find(|entry| entry.action == "egress.denied").expect("a line in the audit");
     assert_eq!(entry.details["task_id"], ids[0]);
     assert_eq!(canary.hits(), (0, 0));
+    let log = program.log();
+    let address = log.lines().find(|line| line.contains("worker.metrics_listening")).unwrap();
+    let address: serde_json::Value = serde_json::from_str(address).unwrap();
+    let counted = metrics_of(address["address"].as_str().unwrap()).await;
+    assert!(counted.contains("pagehand_egress_denied_total{kind=\"not_enrolled\"} 1"), "{counted}");
+    drop(worker);
+}
+
+/// What a worker counts.
+async fn metrics_of(address: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_page_tells_third_parties_of_a_visit_is_in_the_audit_once_a_day() {
+    let site = Site::start().await;
+    site.show("<h1>Nothing</h1><script>navigator.sendBeacon('http://counter.example/hit', 'x')</script>");
+    let program = program::Program::new().await;
+    program.enrol(&site.url("")).await;
+    let payload = serde_json::json!({"author": "Ann", "email": "ann@example.org", "body": "A fine piece, thank you."});
+    let line = serde_json::json!({"task_type": "comment", "url": site.url("/"), "max_retries": 0, "payload": payload});
+    let ids = program.enqueue(&[line.clone(), line]).await;
+    program.drain().await;
+    for id in ids {
+        assert!(program.steps(id).contains(&"egress_denied".to_owned()), "{:?}", program.steps(id));
+    }
+    let audit = program.db.queue().await.audit(20).await.unwrap();
+    let of_it: Vec<_> = audit.iter().filter(|entry| entry.subject.contains("counter.example")).collect();
+    assert_eq!(of_it.len(), 1, "{audit:?}");
+    assert_eq!(of_it[0].details["kind"], "third_party_write");
 }

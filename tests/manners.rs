@@ -33,6 +33,7 @@ enum File {
     Missing,
     Broken,
     Silent,
+    Endless,
 }
 
 #[derive(Clone)]
@@ -70,6 +71,11 @@ async fn answer(State(site): State<Site>, request: Request) -> Response {
         ("/robots.txt", File::Says(text)) => text.into_response(),
         ("/robots.txt", File::Missing) => http::StatusCode::NOT_FOUND.into_response(),
         ("/robots.txt", File::Broken) => http::StatusCode::BAD_GATEWAY.into_response(),
+        ("/robots.txt", File::Endless) => {
+            let lines =
+                futures::stream::repeat_with(|| Ok::<_, std::io::Error>("Disallow: /nowhere/at/all\n".repeat(1_000)));
+            axum::body::Body::from_stream(lines).into_response()
+        }
         ("/robots.txt", File::Silent) => std::future::pending().await,
         _ => {
             Html("<!doctype html><title>A page</title><h1>Nothing here</h1><link rel=icon href=data:,>").into_response()
@@ -129,7 +135,7 @@ async fn a_page_that_robots_txt_keeps_from_us_is_not_opened_and_the_file_is_fetc
 #[tokio::test(flavor = "multi_thread")]
 async fn a_site_without_robots_txt_is_visited_and_one_that_does_not_answer_for_it_costs_one_short_wait() {
     let program = Program::new().await;
-    for (file, at_least) in [(File::Missing, 0.0), (File::Broken, 0.0), (File::Silent, 3.0)] {
+    for (file, at_least) in [(File::Missing, 0.0), (File::Broken, 0.0), (File::Endless, 0.0), (File::Silent, 3.0)] {
         let site = Site::start(file).await;
         enrol(&program, &site.origin, &[]).await;
         let first = program.enqueue(&[site.task("/a")]).await[0];

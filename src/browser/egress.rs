@@ -35,11 +35,13 @@ use crate::failure::Failure;
 mod dial;
 mod metered;
 mod policy;
+mod resolver;
 
 use dial::{DialError, Target};
 use metered::Metered;
 pub(super) use policy::{Asked, Guard};
 pub use policy::{Denial, DenialKind, EgressPolicy, ThirdParties};
+pub use resolver::Resolver;
 
 /// On answers that are ours and not the site's: a secret of the tab's, and what Chrome would have said.
 pub(super) const OWN_ANSWER: HeaderName = HeaderName::from_static("pagehand-egress");
@@ -114,6 +116,20 @@ impl EgressProxy {
         limits: EgressLimits,
     ) -> io::Result<EgressProxy> {
         Self::guarded(upstream.into(), Guard::new(policy), limits)
+    }
+
+    /// As [`EgressProxy::start_with`], with names resolved by `resolver`.
+    ///
+    /// # Errors
+    ///
+    /// As [`EgressProxy::start`].
+    pub fn start_resolving(
+        upstream: impl Into<Option<UpstreamProxy>>,
+        policy: EgressPolicy,
+        limits: EgressLimits,
+        resolver: Resolver,
+    ) -> io::Result<EgressProxy> {
+        Self::guarded(upstream.into(), Guard::with_resolver(policy, resolver), limits)
     }
 
     pub(super) fn guarded(

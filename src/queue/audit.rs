@@ -44,6 +44,37 @@ impl Queue {
         Ok(())
     }
 
+    /// As [`Queue::note`], unless the same was noted of this site (`details.site`) within a day.
+    ///
+    /// # Errors
+    /// Postgres can't be reached.
+    pub async fn note_daily(
+        &self,
+        who: &str,
+        action: &str,
+        subject: &str,
+        details: &Value,
+        site: &str,
+    ) -> Result<(), QueueError> {
+        let (who, subject, details) = (clean::text(who), clean::text(subject), clean::json(details));
+        super::bounded(
+            sqlx::query!(
+                "INSERT INTO audit (who, action, subject, details)
+                 SELECT $1, $2, $3, $4 WHERE NOT EXISTS (
+                     SELECT 1 FROM audit a WHERE a.subject = $3 AND a.action = $2 AND a.details ->> 'site' = $5
+                       AND a.at > now() - interval '1 day')",
+                who.as_ref(),
+                action,
+                subject.as_ref(),
+                details,
+                site,
+            )
+            .execute(&self.pool),
+        )
+        .await?;
+        Ok(())
+    }
+
     /// The latest `limit` entries, newest first.
     ///
     /// # Errors

@@ -64,16 +64,10 @@ impl Redactor {
 
     /// `text` with `***` in place of every secret.
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let mut text = Cow::Borrowed(text);
         if !fault::guard!("redact") {
-            return text;
+            return Cow::Borrowed(text);
         }
-        if let Some(known) = &self.known {
-            replace(&mut text, known, |_| MASK.to_owned());
-        }
-        if let Some(short) = &self.short {
-            replace(&mut text, short, |found| format!("{}{MASK}{}", &found[1], &found[2]));
-        }
+        let mut text = self.known(text);
         replace(&mut text, &USER_INFO, |found| format!("{}{MASK}@", &found[1]));
         replace(&mut text, &PARAMETER, |found| format!("{}{MASK}", &found[1]));
         replace(&mut text, &HEADER, |found| format!("{}{MASK}", &found[1]));
@@ -81,6 +75,18 @@ impl Redactor {
             true => found[0].to_owned(),
             false => format!("{} {MASK}", &found[1]),
         });
+        text
+    }
+
+    /// `text` with `***` in place of what is known to be secret, and nothing else changed.
+    pub fn known<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut text = Cow::Borrowed(text);
+        if let Some(known) = &self.known {
+            replace(&mut text, known, |_| MASK.to_owned());
+        }
+        if let Some(short) = &self.short {
+            replace(&mut text, short, |found| format!("{}{MASK}{}", &found[1], &found[2]));
+        }
         text
     }
 

@@ -287,7 +287,13 @@ async fn carry_out(
         Some(contact) => super::user_agent(Some(contact)),
         None => worker.settings.user_agent.clone(),
     };
-    let way = Way { policy: policy.clone(), upstream: upstream.clone(), pass: pass.as_ref(), user_agent: &user_agent };
+    let way = Way {
+        policy: policy.clone(),
+        upstream: upstream.clone(),
+        pass: pass.as_ref(),
+        user_agent: &user_agent,
+        redactor: run.redactor(),
+    };
     let options = TabOptions { user_agent: Some(user_agent.clone()), proxy: upstream, policy, deadline };
     let opening = async {
         tokio::select! {
@@ -341,6 +347,7 @@ async fn carry_out(
     let result = result.map_err(|(ended, panicked)| (because_of(ended, &denials), panicked));
     if !denials.is_empty() {
         log_step(run, "egress_denied", json!({"denied": denials}));
+        worker.metrics.denied(&denials);
         worker.report_denials(task, &denials).await;
     }
     if let Err((ended, panicked)) = &result {

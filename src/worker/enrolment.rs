@@ -86,21 +86,28 @@ impl Worker {
         }
     }
 
-    /// Has an operator learn what a page tried: a line in the log and in the audit for each target.
+    /// Has an operator learn what a page tried: a line in the log and in the audit for each target. What pages of every day
+    /// try, such as telling third parties of a visit, is in the audit once a day.
     pub(super) async fn report_denials(&self, task: &Task, denials: &[Denial]) {
-        for denial in denials.iter().filter(|denial| denial.kind.is_suspicious()).take(MOST_AUDITED) {
+        let (worth_a_look, ordinary): (Vec<_>, Vec<_>) = denials.iter().partition(|denial| denial.kind.is_suspicious());
+        for denial in worth_a_look.into_iter().take(MOST_AUDITED).chain(ordinary.into_iter().take(MOST_AUDITED)) {
             let Denial { kind, target, count } = denial;
-            tracing::warn!(
-                event = "egress.denied",
-                task_id = task.id.0,
-                site = task.site,
-                kind = kind.code(),
-                target,
-                count,
-                "a page was kept from going where it may not"
-            );
             let details = json!({"task_id": task.id, "site": task.site, "kind": kind, "count": count});
-            if let Err(error) = self.queue.note(&self.identity.name, "egress.denied", target, &details).await {
+            let noted = if kind.is_suspicious() {
+                tracing::warn!(
+                    event = "egress.denied",
+                    task_id = task.id.0,
+                    site = task.site,
+                    kind = kind.code(),
+                    target,
+                    count,
+                    "a page was kept from going where it may not"
+                );
+                self.queue.note(&self.identity.name, "egress.denied", target, &details).await
+            } else {
+                self.queue.note_daily(&self.identity.name, "egress.denied", target, &details, &task.site).await
+            };
+            if let Err(error) = noted {
                 tracing::warn!(event = "audit.not_written", task_id = task.id.0, error = %error, "denial not in the audit");
             }
         }

@@ -24,7 +24,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::net::TcpListener;
 
-use crate::browser::PoolStats;
+use crate::browser::{Denial, DenialKind, PoolStats};
 use crate::failure::FailureReason;
 use crate::queue::Outcome;
 use crate::record::StepRecord;
@@ -79,6 +79,11 @@ struct Unwritten {
     errno: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Denied {
+    kind: &'static str,
+}
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 type Dollars = Counter<f64, AtomicU64>;
 
@@ -91,6 +96,7 @@ pub struct Metrics {
     retries: Family<Failed, Counter>,
     steps: Family<Step, Counter>,
     lease_lost: Counter,
+    denied: Family<Denied, Counter>,
     tokens: Family<Type, Counter>,
     cost: Family<Type, Dollars>,
     durations: Histograms<TypeAndOutcome>,
@@ -119,6 +125,7 @@ impl Metrics {
             retries: Family::default(),
             steps: Family::default(),
             lease_lost: Counter::default(),
+            denied: Family::default(),
             tokens: Family::default(),
             cost: Family::default(),
             durations: Family::new_with_constructor(seconds),
@@ -146,6 +153,9 @@ impl Metrics {
                 drop(metrics.retries.get_or_create(&Failed { task_type, failure_reason }));
             }
         }
+        for (_, kind) in DenialKind::ALL {
+            drop(metrics.denied.get_or_create(&Denied { kind }));
+        }
         metrics.register();
         metrics
     }
@@ -162,6 +172,7 @@ impl Metrics {
             "Attempts abandoned because their lease was lost",
             self.lease_lost.clone(),
         );
+        registry.register("pagehand_egress_denied", "Requests and connections kept from pages", self.denied.clone());
         registry.register("pagehand_tokens", "Language-model tokens", self.tokens.clone());
         registry.register("pagehand_cost_usd", "US dollars, by the price table", self.cost.clone());
         registry.register_with_unit(
@@ -234,6 +245,14 @@ impl Metrics {
                 self.dead_lettered.get_or_create(&Failed { task_type, failure_reason }).inc();
             }
             _ => {}
+        }
+    }
+
+    /// Counts what was kept from a page.
+    pub(super) fn denied(&self, denials: &[Denial]) {
+        for denial in denials {
+            let name = DenialKind::ALL.iter().find(|(kind, _)| *kind == denial.kind).map_or("other", |(_, name)| name);
+            self.denied.get_or_create(&Denied { kind: name }).inc_by(denial.count.into());
         }
     }
 
@@ -358,6 +377,7 @@ mod tests {
             "pagehand_task_attempts_total{task_type=\"comment\",outcome=\"succeeded\",failure_reason=\"\"} 0",
             "pagehand_tasks_dead_lettered_total{task_type=\"other\",failure_reason=\"popup_blocking\"} 0",
             "pagehand_lease_lost_total 0",
+            "pagehand_egress_denied_total{kind=\"private_address\"} 0",
             "pagehand_artifact_write_errors_total{kind=\"steps\",errno=\"ENOSPC\"} 0",
         ] {
             assert!(text.contains(line), "{line}\n{text}");

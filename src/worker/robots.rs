@@ -21,6 +21,7 @@ use crate::browser::{EgressPolicy, Fetch, SitePass, UpstreamProxy, fetch};
 use crate::failure::{Failure, FailureReason};
 use crate::queue::KeptRobots;
 use crate::site::{Enrolment, Origin, Robots};
+use crate::telemetry::Redactor;
 
 /// As groups in the file name us.
 const NAME: &str = "pagehand";
@@ -55,6 +56,8 @@ pub(super) struct Way<'a> {
     pub(super) upstream: Option<UpstreamProxy>,
     pub(super) pass: Option<&'a SitePass>,
     pub(super) user_agent: &'a str,
+    /// Takes out of the file what the site was shown and repeats in it.
+    pub(super) redactor: Redactor,
 }
 
 impl KnownRobots {
@@ -142,9 +145,9 @@ fn said(kept: &KeptRobots) -> Option<&str> {
 /// What the site says: Some(None) that it has no such file, None nothing.
 async fn ask(origin: &Origin, way: Way<'_>) -> Option<Option<String>> {
     let url = Url::parse(origin.as_str()).ok()?.join("/robots.txt").ok()?;
-    let Way { policy, upstream, pass, user_agent } = way;
+    let Way { policy, upstream, pass, user_agent, redactor } = way;
     match fetch(Fetch { url, user_agent, policy, upstream, pass, max_bytes: MAX_BYTES }).await {
-        Ok((200..=299, body)) => Some(Some(String::from_utf8_lossy(&body).into_owned())),
+        Ok((200..=299, body)) => Some(Some(redactor.known(&String::from_utf8_lossy(&body)).into_owned())),
         Ok((429, _)) => None,
         Ok((400..=499, _)) => Some(None),
         Ok((status, _)) => {

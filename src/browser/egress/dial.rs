@@ -265,11 +265,11 @@ async fn connect(state: &State, host: &str, port: u16) -> Result<TcpStream, Dial
 /// To a site, at each of its addresses that is allowed until one answers.
 async fn direct(state: &State, target: &Target) -> Result<TcpStream, DialError> {
     let dialed = async {
-        let addresses = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
+        let addresses = state.guard.resolve(&target.host, target.port).await;
         let addresses =
             addresses.map_err(|error| DialError::Connect("net::ERR_NAME_NOT_RESOLVED", error.to_string()))?;
         let mut last = DialError::Connect("net::ERR_NAME_NOT_RESOLVED", "the name has no address".to_owned());
-        let admitted = state.guard.admitted(&target.host, target.port, addresses);
+        let admitted = state.guard.admitted(&target.host, target.port, addresses.into_iter());
         for address in admitted.map_err(|_| DialError::Forbidden)? {
             match TcpStream::connect(address).await.and_then(prompt) {
                 Ok(stream) => return Ok(stream),

@@ -13,16 +13,20 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::resolver::Resolver;
 use crate::site::{self, Origins};
 
 /// So many different things that were kept from a page are remembered.
 const MOST_DENIALS: usize = 64;
+/// Stands for all targets beyond those.
+const OTHERS: &str = "others";
 
 /// What a page may load from hosts that nobody enrolled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +91,16 @@ pub struct Denial {
 }
 
 impl DenialKind {
+    /// All of them, each with its name in records and counters.
+    pub const ALL: [(DenialKind, &'static str); 6] = [
+        (Self::Scheme, "scheme"),
+        (Self::NotEnrolled, "not_enrolled"),
+        (Self::ThirdPartyWrite, "third_party_write"),
+        (Self::ThirdParty, "third_party"),
+        (Self::PrivateAddress, "private_address"),
+        (Self::Limit, "limit"),
+    ];
+
     /// The failure code where this ends a task.
     pub fn code(self) -> &'static str {
         match self {
@@ -147,12 +161,22 @@ pub(in crate::browser) struct Guard {
     unreached: Mutex<VecDeque<(String, &'static str)>>,
     /// Tells the proxy's own answers from a site's.
     secret: String,
+    resolver: Resolver,
 }
 
 impl Guard {
     pub(in crate::browser) fn new(policy: EgressPolicy) -> Arc<Guard> {
+        Self::with_resolver(policy, Resolver::default())
+    }
+
+    pub(super) fn with_resolver(policy: EgressPolicy, resolver: Resolver) -> Arc<Guard> {
         let secret = format!("{:032x}", rand::random::<u128>());
-        Arc::new(Guard { policy, denials: Mutex::default(), unreached: Mutex::default(), secret })
+        Arc::new(Guard { policy, denials: Mutex::default(), unreached: Mutex::default(), secret, resolver })
+    }
+
+    /// The addresses of a host, asked for once: what is dialled is what was looked at.
+    pub(super) async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        self.resolver.resolve(host, port).await
     }
 
     /// For the head of an answer that is the proxy's own.
@@ -257,8 +281,8 @@ impl Guard {
         if self.policy.private.has_host(host, port) {
             return Ok(());
         }
-        match tokio::net::lookup_host((host, port)).await {
-            Ok(mut addresses) => match addresses.find(|address| site::private_kind(address.ip()).is_some()) {
+        match self.resolve(host, port).await {
+            Ok(addresses) => match addresses.into_iter().find(|address| site::private_kind(address.ip()).is_some()) {
                 Some(_) => Err(self.note(DenialKind::PrivateAddress, format!("{host}:{port}"))),
                 None => Ok(()),
             },
@@ -290,10 +314,15 @@ impl Guard {
         let denial = Denial::new(kind, target);
         let mut denials = self.lock();
         let known = denials.iter().position(|one| one.kind == kind && one.target == denial.target);
+        // Beyond the bound only the kind is remembered.
+        let known = known.or_else(|| {
+            let others = |one: &Denial| one.kind == kind && one.target == OTHERS;
+            (denials.len() >= MOST_DENIALS).then(|| denials.iter().position(others)).flatten()
+        });
         match known {
             Some(known) => denials[known].count = denials[known].count.saturating_add(1),
             None if denials.len() < MOST_DENIALS => denials.push(denial.clone()),
-            None => {}
+            None => denials.push(Denial::new(kind, OTHERS)),
         }
         denial
     }
