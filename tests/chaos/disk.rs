@@ -34,7 +34,7 @@ pub async fn run(lack: Lack) -> Option<(Cluster, Findings)> {
     let runs = cluster.runs();
     fs::create_dir_all(&runs).expect("it is ours");
     let options = match lack {
-        Lack::Bytes => "size=3m,mode=750",
+        Lack::Bytes => "size=1m,mode=750",
         Lack::Inodes => "size=64m,nr_inodes=60,mode=750",
     };
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "pagehand"]).arg(&runs).status();

@@ -63,7 +63,7 @@ pub struct Life {
     pub faults: String,
     /// What is done to it from outside, in order, each so long after the one before. The last one ends it.
     pub outside: Vec<(Duration, Outside)>,
-    /// Its clock is so far off.
+    /// Its clock jumps by so many seconds soon after it has started.
     pub skew: i64,
 }
 

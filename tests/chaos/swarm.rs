@@ -1,5 +1,7 @@
 //! Carries a plan out: workers live and die by it, then everything has to converge, then it is checked.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures::future::{join, join_all};
@@ -11,6 +13,8 @@ use super::checker::{Findings, Violation, check};
 use super::cluster::{Cluster, LEASE, PATIENCE, ends, is_stopped, pid, signal};
 use super::plan::{Around, Life, Outside, Plan};
 
+/// When the clock of a worker jumps, after its start.
+const JUMP_AFTER: Duration = Duration::from_millis(1_500);
 /// Tasks at once in each worker.
 const CONCURRENCY: u32 = 2;
 
@@ -72,8 +76,12 @@ async fn slot(
     mut done: watch::Receiver<bool>,
 ) -> bool {
     for life in lives {
-        let mut child = cluster.worker(&name, CONCURRENCY, &life.faults, &skewed(life.skew));
-        live(cluster, &mut child, life).await;
+        let clock = Clock::of(cluster, &name);
+        let mut child = cluster.worker(&name, CONCURRENCY, &life.faults, &clock.environment());
+        tokio::select! {
+            () = live(cluster, &mut child, life) => {}
+            () = clock.jump(life.skew) => {}
+        }
     }
     quiet.send_modify(|quiet| *quiet += 1);
     loop {
@@ -149,17 +157,46 @@ async fn around(cluster: &Cluster, faults: &[(Duration, Around)]) {
     }
 }
 
-/// The environment of a process whose clock is `seconds` off, if the machine has libfaketime.
-fn skewed(seconds: i64) -> Vec<(&'static str, String)> {
-    let places = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"];
-    let library = places.map(|place| format!("{place}/faketime/libfaketimeMT.so.1"));
-    match library.into_iter().find(|path| std::path::Path::new(path).exists()) {
-        Some(library) if seconds != 0 => vec![
-            ("LD_PRELOAD", library),
-            ("FAKETIME", format!("{seconds:+}s")),
+/// The wall clock of a process, if the machine has libfaketime; the monotonic one is left alone.
+struct Clock {
+    library: Option<&'static str>,
+    file: PathBuf,
+}
+
+impl Clock {
+    fn of(cluster: &Cluster, name: &str) -> Clock {
+        let places = [
+            "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+            "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+            "/usr/lib/faketime/libfaketimeMT.so.1",
+        ];
+        let clock = Clock {
+            library: places.into_iter().find(|path| Path::new(path).exists()),
+            file: cluster.path().join(format!("clock-{name}")),
+        };
+        clock.set(0);
+        clock
+    }
+
+    fn set(&self, seconds: i64) {
+        fs::write(&self.file, format!("{seconds:+}s\n")).expect("the directory can be written");
+    }
+
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        let Some(library) = self.library else { return Vec::new() };
+        vec![
+            ("LD_PRELOAD", library.to_owned()),
+            ("FAKETIME_TIMESTAMP_FILE", self.file.display().to_string()),
+            ("FAKETIME_CACHE_DURATION", "1".to_owned()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
             ("DONT_FAKE_MONOTONIC", "1".to_owned()),
-        ],
-        _ => Vec::new(),
+        ]
+    }
+
+    /// Jumps while there is work under way; never returns.
+    async fn jump(&self, seconds: i64) {
+        tokio::time::sleep(JUMP_AFTER).await;
+        self.set(seconds);
+        std::future::pending().await
     }
 }
