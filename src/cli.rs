@@ -72,6 +72,9 @@ pub struct DemoArgs {
     /// Then serve the dashboard over it at web.listen, until stopped
     #[arg(long)]
     pub serve: bool,
+    /// Only one task, which times out through all its retries; then retry it, or with --serve leave that to you
+    #[arg(long)]
+    pub failed_run: bool,
 }
 
 /// `pagehand migrate`

@@ -24,7 +24,7 @@ mod scenarios;
 mod site;
 
 pub use ledger::{Account, AccountState, Comment, CommentState, Ledger, Mail};
-pub use scenarios::{Expectation, Scenario, scenarios};
+pub use scenarios::{Expectation, Scenario, failed_run, scenarios};
 pub use site::DemoSite;
 
 /// Path of the article that the bench comments on: one stylesheet, one script, three images and a classic form whose

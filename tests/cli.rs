@@ -322,3 +322,24 @@ async fn the_demo_ends_each_task_as_its_page_is_made_to() {
     let tasks = printed["tasks"].as_array().unwrap();
     assert!(tasks.len() > 20 && tasks.iter().all(|task| task["as_expected"] == true), "{printed}");
 }
+
+#[tokio::test]
+async fn the_failed_run_of_the_demo_times_out_through_all_its_retries_and_its_retry_succeeds() {
+    let program = Program::new().await;
+    let output = program.run(&["demo", "--failed-run", "--json"]).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let (failed, retried) = (&printed["failed"], &printed["retried"]);
+    assert_eq!((&failed["status"], &failed["failure_code"]), (&"failed".into(), &"nav.timeout".into()));
+    assert_eq!(failed["attempts"].as_array().unwrap().len(), 3);
+    let spent = failed["cost_usd"].as_f64().unwrap();
+    assert!(spent > 0.0, "{failed}");
+    for attempt in failed["attempts"].as_array().unwrap() {
+        let steps = attempt["steps"].as_array().unwrap();
+        let at = steps.iter().position(|step| step["status"] == "failed").unwrap();
+        assert_eq!(steps[at]["name"], "open_page");
+        assert!(at >= 10, "{attempt}");
+    }
+    assert_eq!((&retried["status"], &retried["retry_count"]), (&"completed".into(), &3.into()));
+    assert!(retried["cost_usd"].as_f64().unwrap() > spent);
+}

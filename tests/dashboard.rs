@@ -258,6 +258,31 @@ async fn a_text_is_looked_for_in_so_many_runs_at_a_time_and_the_next_page_goes_o
     assert_eq!(hay["runs"].as_array().unwrap().len(), 3);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_posts_a_task_over_http_and_follows_it_to_its_end() {
+    if std::process::Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("curl is not installed: scripts/follow is not tested");
+        return;
+    }
+    let app = TestApp::open().await;
+    let task = app.runs.path().join("task.json");
+    std::fs::write(&task, app::comment("followed").to_string()).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/follow");
+    let following = tokio::process::Command::new(script).arg(&task).arg(format!("http://{}", app.address)).output();
+    let following = tokio::spawn(following);
+    let posted = async {
+        while app.get("/runs").await.json()["runs"] == json!([]) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, posted).await.expect("the task is posted");
+    app.fail_all(&app::timeout()).await;
+    let output = tokio::time::timeout(SOON, following).await.unwrap().unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said} {}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("failed, attempt 1, nav.timeout"), "{said}");
+}
+
 /// A Chrome that may look at the server, and nothing else.
 struct Person {
     pool: BrowserPool,

@@ -16,7 +16,7 @@ use crate::browser::BrowserPool;
 use crate::cli::DemoArgs;
 use crate::config::Config;
 use crate::cost::Prices;
-use crate::demo::{DemoSite, Expectation, Scenario, scenarios};
+use crate::demo::{DemoSite, Expectation, Scenario, failed_run, scenarios};
 use crate::queue::{Live, Queue, RunSummary};
 use crate::retry::RetryPolicy;
 use crate::site::NewEnrolment;
@@ -24,8 +24,12 @@ use crate::task::{NewTask, TaskId, TaskStatus};
 use crate::web::{Server, WebSettings};
 use crate::worker::{Settings, Stop, Until, Worker};
 
+mod story;
+
 /// The demo's pages answer at once or never; who watches does not want to wait.
 const TASK_TIMEOUT: Duration = Duration::from_secs(20);
+/// Where the only page stalls, and does so three times.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(8);
 const RETRY: RetryPolicy = RetryPolicy { initial: Duration::from_millis(500), max: Duration::from_secs(2) };
 /// How often finished tasks are looked for, to show them.
 const LOOK: Duration = Duration::from_millis(300);
@@ -68,16 +72,20 @@ pub async fn run(mut config: Config, args: DemoArgs) -> anyhow::Result<()> {
         config.prices = Prices { version: "demo".to_owned(), browser_second_usd: 0.000_05, ..Prices::default() };
     }
     let web = args.serve.then(|| super::serve::web_settings(&config, None)).transpose()?;
-    let settings = Settings { task_timeout: TASK_TIMEOUT, retry: RETRY, ..settings(&config, Some(args.concurrency)) };
+    let task_timeout = if args.failed_run { SHORT_TIMEOUT } else { TASK_TIMEOUT };
+    let settings = Settings { task_timeout, retry: RETRY, ..settings(&config, Some(args.concurrency)) };
     let identity = new_life(format!("demo-{}", std::process::id()));
     let queue = database.queue.clone();
     let shown = async {
         let _presence = queue.be_present(&identity).await.context("the worker can't show that it is alive")?;
-        let tasks = enqueue(&queue, &site).await?;
+        let tasks = enqueue(&queue, &site, if args.failed_run { vec![failed_run()] } else { scenarios() }).await?;
         let worker = Worker::new(queue.clone(), identity, runs, browsers.clone(), Registry::standard(), settings);
         let worker = Arc::new(worker);
         let rows = work_off(&queue, worker.clone(), &tasks, stop.clone(), &config.runs.dir, args.json).await?;
-        let shown = show(&rows, &config.runs.dir, args.json);
+        let shown = match rows.first().filter(|_| args.failed_run) {
+            Some(row) => story::tell(&queue, &worker, row, &config.runs.dir, &stop, &args).await,
+            None => show(&rows, &config.runs.dir, args.json),
+        };
         if let Some(web) = web {
             serve(web, &queue, worker, stop, &config.runs.dir).await?;
         }
@@ -104,7 +112,11 @@ async fn serve(web: WebSettings, queue: &Queue, worker: Arc<Worker>, stop: Stop,
     Ok(())
 }
 
-async fn enqueue(queue: &Queue, site: &DemoSite) -> anyhow::Result<BTreeMap<TaskId, Scenario>> {
+async fn enqueue(
+    queue: &Queue,
+    site: &DemoSite,
+    scenarios: Vec<Scenario>,
+) -> anyhow::Result<BTreeMap<TaskId, Scenario>> {
     let Live { pending, running } = queue.live().await?;
     ensure!(
         pending + running == 0,
@@ -124,7 +136,6 @@ async fn enqueue(queue: &Queue, site: &DemoSite) -> anyhow::Result<BTreeMap<Task
         manners: Default::default(),
     };
     queue.add_site(&enrolment).await.context("the demo site can't be enrolled")?;
-    let scenarios = scenarios();
     let tasks: Result<Vec<NewTask>, _> =
         scenarios.iter().map(|scenario| NewTask::from_value(&scenario.line(&site.origin()))).collect();
     let tasks = tasks.map_err(|errors| anyhow::anyhow!("a demo task is wrong: {errors:?}"))?;

@@ -50,6 +50,8 @@ pub(super) enum Manners {
     Throttles,
     /// Sends half the page, then nothing.
     Stalls,
+    /// The same three times, then the page.
+    StallsAtFirst,
     /// Takes the request and never answers.
     Ignores,
     /// 503 twice, then the page.
@@ -155,7 +157,7 @@ const MAI: &str = "Mai Thanh Ha";
 
 /// Newest first, as the front page shows them.
 #[rustfmt::skip]
-pub(super) static ARTICLES: [Article; 24] = [
+pub(super) static ARTICLES: [Article; 25] = [
     article("harbour-lights", Discussion::Open, Scene::Harbour, "Coast", (ODA, "2026-05-18"),
         "The last keeper of the harbour lights",
         "Every evening for thirty-one years Elin Moe has walked the breakwater with a ladder and a rag. In autumn the lamps will learn to do without her."),
@@ -210,6 +212,7 @@ pub(super) static ARTICLES: [Article; 24] = [
     rude("archive-1911", Manners::Forbids, "From the archive: the flood of 1911", "Glass plates found in a cellar show the town under two metres of water."),
     rude("opening-day", Manners::Throttles, "Opening day at the lido", "Nine hundred tickets, eleven minutes."),
     rude("long-exposure", Manners::Stalls, "Long exposure", "A photographer opens the shutter in January and closes it in June."),
+    rude("late-ferry", Manners::StallsAtFirst, "The ferry that came after all", "Three departures cancelled, and a crew that did not go home."),
     rude("quiet-coach", Manners::Ignores, "Silence in coach C", "An hour among people who have agreed not to speak."),
     rude("spring-tide", Manners::Recovers, "Spring tide, twice a day", "How a village plans its weddings by the moon."),
     rude("misprint", Manners::Fails, "The misprint that made a fortune", "One stamp, upside down, and the clerk who kept it."),

@@ -86,6 +86,12 @@ fn registration(name: &'static str, path: &str, username: &str, expected: Expect
     Scenario { name, task, expected, note }
 }
 
+/// A task that fails with a time-out as often as it may be repeated, and succeeds when a person retries it.
+pub fn failed_run() -> Scenario {
+    let note = "half a page and silence three times, then fine";
+    comment("comment-after-silence", "late-ferry", 2, fails_with(FailureReason::Timeout, "nav.timeout"), note)
+}
+
 /// The tasks of `pagehand demo`: success of both types, and every failure reason a page can cause.
 ///
 /// A page that never ends (`endless-page`) costs the whole time limit for loading a page: keep that to a few seconds.

@@ -159,7 +159,7 @@ pub(in crate::demo) async fn submit_json(
 
 /// Checks a submission and, if it is good, enters it into the ledger.
 fn take(site: &Site, article: &Article, visitor: &str, fields: Fields) -> Result<Receipt, Refusal> {
-    let serves = matches!(article.manners, Manners::Serves | Manners::Recovers);
+    let serves = matches!(article.manners, Manners::Serves | Manners::Recovers | Manners::StallsAtFirst);
     if article.discussion == Discussion::Closed || !serves {
         return Err(Refusal::Closed);
     }

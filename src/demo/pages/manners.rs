@@ -19,8 +19,9 @@ use crate::demo::site::Site;
 #[derive(Debug, Clone, Copy)]
 pub(in crate::demo) struct HangUp;
 
-/// How often an article that recovers answers 503 before it does.
+/// How often an article that recovers answers 503 before it does, and one that stalls at first gives half of itself.
 const OUTAGES: u32 = 2;
+const STALLS: u32 = 3;
 
 /// What `article` answers instead of itself; None: itself.
 pub(super) async fn instead(site: &Site, article: &'static Article) -> Option<Response> {
@@ -32,16 +33,12 @@ pub(super) async fn instead(site: &Site, article: &'static Article) -> Option<Re
                 .into_response(),
         ),
         Manners::Stalls => Some(stalled(article)),
+        Manners::StallsAtFirst => (times(site, article) <= STALLS).then(|| stalled(article)),
         Manners::Ignores => future::pending().await,
-        Manners::Recovers => {
-            let mut outages = site.outages.lock().unwrap_or_else(PoisonError::into_inner);
-            let failed = outages.entry(article.slug).or_default();
-            *failed += 1;
-            (*failed <= OUTAGES).then(|| {
-                let page = plain("Service unavailable", "We are back in a moment. Thank you for your patience.");
-                (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], page).into_response()
-            })
-        }
+        Manners::Recovers => (times(site, article) <= OUTAGES).then(|| {
+            let page = plain("Service unavailable", "We are back in a moment. Thank you for your patience.");
+            (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], page).into_response()
+        }),
         Manners::Fails => Some(
             (StatusCode::INTERNAL_SERVER_ERROR, plain("Internal server error", "The request could not be completed."))
                 .into_response(),
@@ -52,6 +49,14 @@ pub(super) async fn instead(site: &Site, article: &'static Article) -> Option<Re
             Some(response)
         }
     }
+}
+
+/// How often the article has been asked for, this time included.
+fn times(site: &Site, article: &'static Article) -> u32 {
+    let mut outages = site.outages.lock().unwrap_or_else(PoisonError::into_inner);
+    let asked = outages.entry(article.slug).or_default();
+    *asked += 1;
+    *asked
 }
 
 fn plain(title: &str, text: &str) -> Html<String> {
