@@ -44,6 +44,9 @@ chaos-outage: setup ## Postgres is away for SECONDS (300) under load
 bench: setup ## speed, beside Playwright on the same browser
 	$(CARGO) bench
 
+forms: setup ## how well pages are understood: CORPUS=DIR (benches/forms/main.rs says its format); also HIDE_NAMES=1, FIT=1, VERBOSE=1
+	$(CARGO) bench --profile dev --bench forms -- $(CORPUS) $(if $(HIDE_NAMES),--hide-names) $(if $(FIT),--fit) $(if $(VERBOSE),--verbose)
+
 setup: ## install missing system packages where that is allowed, else say how
 	@scripts/setup
 

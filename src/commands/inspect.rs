@@ -26,7 +26,7 @@ use crate::worker::user_agent;
 
 mod saved;
 
-use saved::SavedPages;
+pub use saved::SavedPages;
 
 /// Pages that are open at once.
 const AT_ONCE: usize = 4;
