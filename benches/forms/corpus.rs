@@ -23,8 +23,6 @@ pub struct Page {
     pub kind: Option<String>,
     /// Label and place.
     pub fields: Vec<(String, usize)>,
-    /// Where not all fields are labelled: the only labels that are.
-    pub only_fields: Option<Vec<String>>,
     pub submit: Vec<usize>,
     /// What nobody fills.
     pub not_fields: Vec<usize>,
@@ -36,8 +34,6 @@ struct Line {
     kind: Option<String>,
     #[serde(default)]
     fields: BTreeMap<String, Vec<usize>>,
-    #[serde(default)]
-    only_fields: Option<Vec<String>>,
     #[serde(default)]
     submit: Vec<usize>,
     #[serde(default)]
@@ -60,7 +56,6 @@ impl Corpus {
                 name: line.page,
                 kind: line.kind,
                 fields: fields.flat_map(|(label, at)| at.into_iter().map(move |at| (label.clone(), at))).collect(),
-                only_fields: line.only_fields,
                 submit: line.submit,
                 not_fields: line.not_fields,
             })

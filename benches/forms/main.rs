@@ -23,7 +23,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use corpus::{Corpus, Page};
 use futures::StreamExt;
-use pagehand::automation::forms::{self, Description, FormKind, Role};
+use pagehand::automation::forms::{self, Description, Role};
 use pagehand::automation::inspect::inspect;
 use pagehand::automation::{StepLimits, obstacles};
 use pagehand::browser::{BrowserPool, BrowserSettings, EgressPolicy, TabOptions, ThirdParties};
@@ -65,11 +65,9 @@ struct Options {
 
 /// A form of a page, with the places of its parts.
 pub(crate) struct Found {
-    pub kind: FormKind,
     pub fields: Vec<(Role, usize)>,
     pub submit: Option<usize>,
     pub evidence: BTreeMap<String, f64>,
-    pub confidence: f64,
     pub index: usize,
 }
 
@@ -193,14 +191,7 @@ impl Bench {
             }
             let submit = if form.form.submit.is_some() { place()? } else { None };
             let form = &form.form;
-            forms.push(Found {
-                kind: form.kind,
-                fields,
-                submit,
-                evidence: form.evidence.clone(),
-                confidence: form.confidence,
-                index: form.index,
-            });
+            forms.push(Found { fields, submit, evidence: form.evidence.clone(), index: form.index });
         }
         let mut took = None;
         if self.options.times || self.options.corpus.is_none() {

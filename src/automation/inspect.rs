@@ -232,11 +232,14 @@ fn page_kind(forms: &[InspectedForm]) -> &'static str {
 }
 
 /// The form that names the page: the surest. Among those that are as good as alike, the rarer kind: a page has a log-in or
-/// a newsletter beside what it is for, not the other way round.
+/// a newsletter beside what it is for, not the other way round. What nobody sees comes after what is seen, but for
+/// comments, which many sites fold away.
 fn surest(forms: &[InspectedForm]) -> Option<&InspectedForm> {
     let rank = |found: &&InspectedForm| {
-        let place = NAMING.iter().position(|kind| *kind == found.form.kind)?;
-        Some(((found.form.confidence * 4.0).round() as i64, std::cmp::Reverse((place, found.form.index))))
+        let form = &found.form;
+        let place = NAMING.iter().position(|kind| *kind == form.kind)?;
+        let unseen = i64::from(!form.seen && form.kind != FormKind::Comment);
+        Some(((form.confidence * 4.0).round() as i64 - unseen, std::cmp::Reverse((place, form.index))))
     };
     forms.iter().filter(|found| rank(found).is_some()).max_by_key(rank)
 }

@@ -1,14 +1,16 @@
 //! Looks words up in `dictionary.toml`: which meanings a text or an attribute has, and how much of it says so.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
+use aho_corasick::AhoCorasick;
 use serde::Deserialize;
 use unicode_normalization::UnicodeNormalization;
 
 static DICTIONARY: LazyLock<Dictionary> = LazyLock::new(|| {
     let file: File = toml::from_str(include_str!("dictionary.toml")).expect("the built-in dictionary is valid TOML");
     let mut meanings = BTreeMap::new();
+    let (mut phrases, mut names) = (Vec::new(), Vec::new());
     for (section, entries) in [
         ("role", file.role),
         ("kind", file.kind),
@@ -17,10 +19,24 @@ static DICTIONARY: LazyLock<Dictionary> = LazyLock::new(|| {
         ("button", file.button),
     ] {
         for (name, entry) in entries {
-            meanings.insert(format!("{section}.{name}"), Meaning::new(&entry));
+            let meaning = meanings.len();
+            meanings.insert(format!("{section}.{name}"), meaning);
+            phrases.extend(entry.texts.iter().filter_map(|text| Phrase::new(meaning, text)));
+            names.extend(entry.names.iter().map(|name| Name::new(meaning, name)));
         }
     }
-    Dictionary { meanings }
+    let searched = |needles: Vec<&str>| AhoCorasick::new(needles).expect("the dictionary is small");
+    Dictionary {
+        find_phrases: searched(phrases.iter().map(|phrase| phrase.needle.as_str()).collect()),
+        find_names: searched(names.iter().map(|name| name.spaced.as_str()).collect()),
+        // A short name stands inside too many words: only blanks are sure not to be found where there are none.
+        find_inside: searched(
+            names.iter().map(|name| if name.letters >= 5 { name.squeezed.as_str() } else { " " }).collect(),
+        ),
+        meanings,
+        phrases,
+        names,
+    }
 });
 
 #[derive(Deserialize)]
@@ -41,23 +57,31 @@ struct Entry {
     names: Vec<String>,
 }
 
-/// All meanings, by `section.name`.
+/// All meanings. Each text is gone through once for all phrases together.
 pub struct Dictionary {
-    meanings: BTreeMap<String, Meaning>,
-}
-
-struct Meaning {
+    /// By `section.name`: its place in what is found.
+    meanings: BTreeMap<String, usize>,
     phrases: Vec<Phrase>,
-    names: Vec<String>,
+    names: Vec<Name>,
+    find_phrases: AhoCorasick,
+    find_names: AhoCorasick,
+    find_inside: AhoCorasick,
 }
 
 struct Phrase {
+    meaning: usize,
     /// Normalised, a blank before; a blank behind too unless the last word may go on. Without blanks in scripts that
     /// don't put any.
     needle: String,
-    /// How specific it is.
+    /// How specific it is; more in scripts that take fewer letters.
     letters: usize,
-    anywhere: bool,
+}
+
+struct Name {
+    meaning: usize,
+    spaced: String,
+    squeezed: String,
+    letters: usize,
 }
 
 /// A text, made ready for looking up.
@@ -66,6 +90,10 @@ pub struct Words {
     spaced: String,
     letters: usize,
     words: usize,
+    /// Letters of the longest phrase of each meaning, once it was asked for.
+    phrases: OnceLock<Vec<usize>>,
+    /// The same of names, and whether whole words match.
+    names: OnceLock<Vec<(usize, bool)>>,
 }
 
 /// Lower case, without accents, words separated by single blanks, a blank at both ends.
@@ -135,7 +163,7 @@ impl Words {
     fn new(spaced: String) -> Words {
         let letters = spaced.chars().filter(|c| *c != ' ').count();
         let words = spaced.split_whitespace().count();
-        Words { spaced, letters, words }
+        Words { spaced, letters, words, phrases: OnceLock::new(), names: OnceLock::new() }
     }
 
     /// Nothing in it.
@@ -154,45 +182,29 @@ impl Words {
     }
 }
 
-impl Meaning {
-    fn new(entry: &Entry) -> Meaning {
-        let phrases = entry.texts.iter().map(|text| {
-            let open = text.ends_with('*');
-            let mut needle = normalise(text.trim_end_matches('*'));
-            let letters = needle.chars().filter(|c| *c != ' ').count();
-            let anywhere = needle.chars().any(is_unspaced);
-            if anywhere {
-                needle = needle.trim().to_owned();
-            } else if open {
-                needle.truncate(needle.trim_end().len());
-            }
-            Phrase { needle, letters, anywhere }
-        });
-        let phrases = phrases.filter(|phrase| phrase.letters > 0).collect();
-        Meaning { phrases, names: entry.names.iter().map(|name| normalise(name)).collect() }
-    }
-
-    fn in_text(&self, words: &Words) -> usize {
-        self.phrases
-            .iter()
-            .filter(|phrase| words.spaced.contains(&phrase.needle))
-            .map(|phrase| if phrase.anywhere { phrase.letters * 3 } else { phrase.letters })
-            .max()
-            .unwrap_or(0)
-    }
-
-    fn in_name(&self, words: &Words) -> (usize, bool) {
-        let squeezed: String = words.spaced.split_whitespace().collect();
-        let mut best = (0, false);
-        for name in &self.names {
-            let letters = name.chars().filter(|c| *c != ' ').count();
-            if words.spaced.contains(name.as_str()) {
-                best = best.max((letters, true));
-            } else if letters >= 5 && squeezed.contains(&name.split_whitespace().collect::<String>()) {
-                best = best.max((letters, false));
-            }
+impl Phrase {
+    /// None where nothing is left of the text.
+    fn new(meaning: usize, text: &str) -> Option<Phrase> {
+        let open = text.ends_with('*');
+        let mut needle = normalise(text.trim_end_matches('*'));
+        let letters = needle.chars().filter(|c| *c != ' ').count();
+        let anywhere = needle.chars().any(is_unspaced);
+        if anywhere {
+            needle = needle.trim().to_owned();
+        } else if open {
+            needle.truncate(needle.trim_end().len());
         }
-        best
+        let letters = if anywhere { letters * 3 } else { letters };
+        (letters > 0).then_some(Phrase { meaning, needle, letters })
+    }
+}
+
+impl Name {
+    fn new(meaning: usize, name: &str) -> Name {
+        let spaced = normalise(name);
+        let squeezed: String = spaced.split_whitespace().collect();
+        let letters = squeezed.chars().count();
+        Name { meaning, spaced, squeezed, letters }
     }
 }
 
@@ -207,7 +219,7 @@ impl Dictionary {
         if words.is_empty() {
             return 0;
         }
-        self.meanings.get(meaning).map_or(0, |meaning| meaning.in_text(words))
+        self.meanings.get(meaning).map_or(0, |meaning| words.phrases.get_or_init(|| self.phrases_of(words))[*meaning])
     }
 
     /// The same of an identifier, and whether whole words match.
@@ -215,7 +227,29 @@ impl Dictionary {
         if words.is_empty() {
             return (0, false);
         }
-        self.meanings.get(meaning).map_or((0, false), |meaning| meaning.in_name(words))
+        let found = |meaning: &usize| words.names.get_or_init(|| self.names_of(words))[*meaning];
+        self.meanings.get(meaning).map_or((0, false), found)
+    }
+
+    fn phrases_of(&self, words: &Words) -> Vec<usize> {
+        let mut longest = vec![0; self.meanings.len()];
+        for found in self.find_phrases.find_overlapping_iter(&words.spaced) {
+            let phrase = &self.phrases[found.pattern().as_usize()];
+            longest[phrase.meaning] = phrase.letters.max(longest[phrase.meaning]);
+        }
+        longest
+    }
+
+    fn names_of(&self, words: &Words) -> Vec<(usize, bool)> {
+        let mut longest = vec![(0, false); self.meanings.len()];
+        let mut note = |found: aho_corasick::Match, whole: bool| {
+            let name = &self.names[found.pattern().as_usize()];
+            longest[name.meaning] = longest[name.meaning].max((name.letters, whole));
+        };
+        self.find_names.find_overlapping_iter(&words.spaced).for_each(|found| note(found, true));
+        let squeezed: String = words.spaced.split_whitespace().collect();
+        self.find_inside.find_overlapping_iter(&squeezed).for_each(|found| note(found, false));
+        longest
     }
 
     /// Whether a text says `meaning`.
@@ -275,11 +309,21 @@ mod tests {
 
     #[test]
     fn every_phrase_of_the_dictionary_finds_itself() {
-        for (name, meaning) in &Dictionary::standard().meanings {
-            assert!(!meaning.phrases.is_empty(), "{name}");
-            for phrase in &meaning.phrases {
-                assert!(meaning.in_text(&Words::of_text(&phrase.needle)) > 0, "{name}: {}", phrase.needle);
+        let dictionary = Dictionary::standard();
+        for (name, meaning) in &dictionary.meanings {
+            let own = dictionary.phrases.iter().filter(|phrase| phrase.meaning == *meaning);
+            assert!(own.clone().count() > 0, "{name}");
+            for phrase in own {
+                assert!(dictionary.in_text(name, &Words::of_text(&phrase.needle)) > 0, "{name}: {}", phrase.needle);
             }
         }
+    }
+
+    #[test]
+    fn the_longest_of_several_phrases_counts_though_they_overlap() {
+        let words = Words::of_text("Confirm e-mail address");
+        let letters = |text: &str| text.chars().filter(|c| c.is_alphabetic()).count();
+        assert_eq!(Dictionary::standard().in_text("role.email_confirm", &words), letters("confirm e-mail"));
+        assert_eq!(Dictionary::standard().in_text("role.email", &words), letters("mail address"));
     }
 }

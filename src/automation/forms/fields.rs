@@ -276,7 +276,9 @@ fn weigh(facts: &FieldFacts) -> (BTreeMap<Role, f64>, Vec<String>) {
     };
 
     for token in facts.autocomplete.split_whitespace() {
-        if let Some(role) = weights.autocomplete.get(token) {
+        // On a line that shows what is typed the token of a password only keeps the browser from filling it.
+        let shown = |role: &Role| *role == Role::Password && facts.kind != "password";
+        if let Some(role) = weights.autocomplete.get(token).filter(|role| !shown(role)) {
             add(*role, autocomplete, format!("autocomplete {token}"));
         }
     }
@@ -397,7 +399,11 @@ pub(super) fn compare(fields: &mut [Guess<'_>]) {
 /// Settles the roles of a form's fields among themselves, now that its kind is known.
 pub(super) fn settle(fields: &mut [Guess<'_>], kind: FormKind) {
     // Nobody leaves it to the guest whether an account has a name.
-    for field in fields.iter_mut().filter(|f| f.role == Role::Username && f.says("sign.optional")) {
+    let optional = |f: &Guess<'_>| {
+        let mut texts = f.facts.labels.iter().map(|label| &label.text).chain([&f.facts.placeholder, &f.facts.aria]);
+        texts.any(|text| Dictionary::standard().says("sign.optional", text))
+    };
+    for field in fields.iter_mut().filter(|f| f.role == Role::Username && optional(f)) {
         field.role = Role::Other;
     }
     let alone = |fields: &[Guess<'_>], role: Role| !fields.iter().any(|f| f.usable && f.role == role);
