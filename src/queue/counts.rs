@@ -153,7 +153,7 @@ impl Queue {
                 Pulse,
                 r#"SELECT (SELECT count(*) FROM tasks WHERE ready)
                         + (SELECT count(*) FROM tasks WHERE status = 'pending' AND NOT ready) AS "pending!",
-                          (SELECT count(*) FROM tasks WHERE status = 'running') AS "running!",
+                          (SELECT count(*) FROM tasks WHERE lease_owner IS NOT NULL) AS "running!",
                           (SELECT coalesce(max(id), 0) FROM tasks) AS "newest_run!",
                           (SELECT coalesce(max(id), 0) FROM attempts) AS "newest_attempt!""#
             )
@@ -205,7 +205,7 @@ impl Queue {
                        SELECT task_type, count(*), 0, 0, min(run_at) FILTER (WHERE run_at <= clock_timestamp())
                        FROM tasks WHERE status = 'pending' AND NOT ready GROUP BY task_type
                        UNION ALL
-                       SELECT task_type, 0, count(*), 0, NULL FROM tasks WHERE status = 'running' GROUP BY task_type
+                       SELECT task_type, 0, count(*), 0, NULL FROM tasks WHERE lease_owner IS NOT NULL GROUP BY task_type
                        UNION ALL
                        SELECT task_type, 0, 0, count(*), NULL FROM tasks WHERE status = 'failed' GROUP BY task_type
                    ) parts GROUP BY task_type ORDER BY task_type"#

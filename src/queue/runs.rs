@@ -17,7 +17,7 @@ use crate::task::{TaskId, TaskStatus};
 /// Most runs on a page.
 pub const MAX_PAGE: u32 = 500;
 /// In how many runs a text is looked for at a time: more would take longer than a page may.
-pub const REACH: i64 = 50_000;
+pub const REACH: i64 = 25_000;
 
 /// Which runs; all that is given must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -491,6 +491,12 @@ fn plain_conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter, belo
     query.push(" WHERE id < ").push_bind(below);
     if let Some(status) = filter.status {
         query.push(" AND status = '").push(status.as_str()).push("'");
+        // The same once more, as the partial indexes of the few that are not over have it.
+        query.push(match status {
+            TaskStatus::Running => " AND lease_owner IS NOT NULL",
+            TaskStatus::Pending => " AND (ready OR (status = 'pending' AND NOT ready))",
+            _ => "",
+        });
     }
     if let Some(reason) = filter.failure_reason {
         query.push(" AND failure_reason = '").push(reason.as_str()).push("'");

@@ -63,7 +63,7 @@ impl Range {
     pub fn part_in_words(self) -> &'static str {
         match self {
             Range::Day => "hour",
-            Range::Week => "quarter of a day",
+            Range::Week => "6 hours",
             Range::Month => "day",
         }
     }

@@ -41,7 +41,7 @@ pub fn stacked(chart: &Chart) -> Markup {
     html! {
         figure class="chart" {
             figcaption {
-                span { (chart.title) " by the " (chart.unit) }
+                span { (chart.title) " per " (chart.unit) }
                 span class="key" {
                     @for series in chart.series.iter().filter(|series| series.counts.iter().any(|n| *n > 0)) {
                         span { span class={ "k " (series.class) } {} (series.name) }
@@ -60,7 +60,7 @@ fn drawing(chart: &Chart, most: i64) -> Markup {
         div class="plot" {
             div class="y" aria-hidden="true" { span { (format::number(most)) } span { "0" } }
             svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img"
-                aria-label={ (chart.title) " by the " (chart.unit) "; the table below has the numbers" } {
+                aria-label={ (chart.title) " per " (chart.unit) "; the table below has the numbers" } {
                 line class="rule" x1="0" x2=(WIDTH) y1="0.5" y2="0.5" {}
                 line class="rule" x1="0" x2=(WIDTH) y1=(HEIGHT / 2.0) y2=(HEIGHT / 2.0) {}
                 @for (n, at) in chart.parts.iter().enumerate() {

@@ -78,9 +78,9 @@ fn now(standing: Standing, workers: &[WorkerNow]) -> Markup {
                 @if busy == 1 { "on one worker" } @else if busy > 1 { "on " (busy) " workers" } @else { "no worker is at work" }
             }, Some("/runs?status=running")))
             (tile("Workers", &html! { (alive.len()) }, &html! {
-                @if gone > 0 { span class="bad" { (gone) " not seen for a while" } }
-                @else if alive.is_empty() { span class="bad" { "none: nothing is worked off" } }
-                @else { "all seen within 20 s" }
+                @if alive.is_empty() { span class="bad" { "none: nothing is worked off" } }
+                @else { "seen within 20 s" }
+                @if gone > 0 { ", " (gone) " gone within the hour" }
             }, Some("/workers")))
         }
         @if standing.running > 0 { (workers::doing(workers)) }
