@@ -173,6 +173,15 @@ pub enum EnqueueTask {
         /// Family name
         #[arg(long)]
         last_name: Option<String>,
+        /// Telephone number
+        #[arg(long)]
+        phone: Option<String>,
+        /// Date of birth, for example 1990-05-17
+        #[arg(long, value_name = "DATE")]
+        birthdate: Option<String>,
+        /// Country, by the name or code in the site's own list
+        #[arg(long)]
+        country: Option<String>,
     },
 }
 

@@ -356,6 +356,23 @@ mod tests {
     }
 
     #[test]
+    fn a_date_of_birth_is_a_date_of_the_past_and_a_phone_number_has_digits() {
+        let line = |phone: &str, birthdate: &str| {
+            json!({"task_type": "registration", "url": "https://example.org/", "payload": {"username": "ann",
+                "email": "ann@example.org", "password": "s3cret!", "phone": phone, "birthdate": birthdate}})
+        };
+        for (phone, birthdate) in [("+49 (30) 123-456", "1990-05-17"), ("0301234", "2000-02-29"), ("", "")] {
+            NewTask::from_value(&line(phone, birthdate)).unwrap();
+        }
+        for birthdate in ["17.05.1990", "1990-5-7", "1990-02-30", "2999-01-01", "1899-12-31", "1990-05-17T00:00"] {
+            assert_eq!(fields(&line("0301234", birthdate)), ["payload.birthdate"], "{birthdate}");
+        }
+        for phone in ["call me", "12", "+49\n30", "030-12345;ext=5"] {
+            assert_eq!(fields(&line(phone, "1990-05-17")), ["payload.phone"], "{phone}");
+        }
+    }
+
+    #[test]
     fn a_misspelt_field_is_answered_with_the_right_name() {
         let mut line = comment();
         line["dedupekey"] = json!("x");

@@ -62,6 +62,7 @@ async fn register(ctx: &Context, payload: &RegistrationPayload) -> Result<Succes
     let full = [first, last].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" ");
     let full = if full.is_empty() { payload.username.as_str() } else { full.as_str() };
     let password = payload.password.expose_secret();
+    let birthdate = payload.birthdate.map(|date| date.to_string()).unwrap_or_default();
     let plan = Plan {
         kind: FormKind::Signup,
         values: vec![
@@ -73,6 +74,9 @@ async fn register(ctx: &Context, payload: &RegistrationPayload) -> Result<Succes
             (Role::EmailConfirm, &payload.email),
             (Role::Password, password),
             (Role::PasswordConfirm, password),
+            (Role::Phone, payload.phone.as_deref().unwrap_or_default()),
+            (Role::Birthdate, &birthdate),
+            (Role::Country, payload.country.as_deref().unwrap_or_default()),
         ],
         needed: &[&[Role::Email, Role::Username]],
         missing: no_signup_form,

@@ -169,7 +169,17 @@ fn from_flags(task: EnqueueTask) -> anyhow::Result<NewTask> {
             task,
             vec![("author", Some(author)), ("email", Some(email)), ("website", website), ("body", Some(body))],
         ),
-        EnqueueTask::Registration { task, username, email, password, first_name, last_name } => {
+        EnqueueTask::Registration {
+            task,
+            username,
+            email,
+            password,
+            first_name,
+            last_name,
+            phone,
+            birthdate,
+            country,
+        } => {
             let password = match password.parse::<SecretRef>() {
                 Ok(reference) => {
                     let secret = reference.resolve().map_err(|error| Usage(format!("--password: {error}")))?;
@@ -183,6 +193,9 @@ fn from_flags(task: EnqueueTask) -> anyhow::Result<NewTask> {
                 ("password", Some(password)),
                 ("first_name", first_name),
                 ("last_name", last_name),
+                ("phone", phone),
+                ("birthdate", birthdate),
+                ("country", country),
             ];
             ("registration", task, fields)
         }

@@ -1,5 +1,6 @@
 //! What each task type needs to be told.
 
+use chrono::{Datelike, NaiveDate, Utc};
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
@@ -46,6 +47,12 @@ pub struct RegistrationPayload {
     pub first_name: Option<String>,
     /// Family name, where the site asks for one.
     pub last_name: Option<String>,
+    /// Telephone number, as the site wants it.
+    pub phone: Option<String>,
+    /// Date of birth; written into one field or three, as the site asks for it.
+    pub birthdate: Option<NaiveDate>,
+    /// Country, by the name or code in the site's own list.
+    pub country: Option<String>,
 }
 
 impl Payload {
@@ -76,6 +83,9 @@ impl Payload {
                 password: reader.required("password", 256).into(),
                 first_name: reader.optional("first_name", 200),
                 last_name: reader.optional("last_name", 200),
+                phone: reader.phone(),
+                birthdate: reader.birthdate(),
+                country: reader.optional("country", 100),
             }),
             other => {
                 let problem = format!("`{}` is unknown; use {}", shown(other), TASK_TYPES.join(" or "));
@@ -140,6 +150,29 @@ impl Reader<'_> {
             self.fail("email", format!("`{}` is no address like ann@example.org", shown(&email)));
         }
         email
+    }
+
+    fn phone(&mut self) -> Option<String> {
+        let phone = self.optional("phone", 40).filter(|phone| !phone.is_empty())?;
+        let digits = phone.chars().filter(char::is_ascii_digit).count();
+        let plain = |c: char| c.is_ascii_digit() || " +-().".contains(c);
+        if !phone.chars().all(plain) || digits < 4 {
+            self.fail("phone", format!("`{}` is no number like +49 30 123456", shown(&phone)));
+        }
+        Some(phone)
+    }
+
+    fn birthdate(&mut self) -> Option<NaiveDate> {
+        let text = self.optional("birthdate", 40).filter(|text| !text.is_empty())?;
+        let parsed = NaiveDate::parse_from_str(&text, "%Y-%m-%d").ok().filter(|_| text.len() == 10);
+        let problem = match parsed {
+            None => format!("`{}` is no date like 1990-05-17", shown(&text)),
+            Some(date) if date.year() < 1900 => format!("{date} is before 1900"),
+            Some(date) if date > Utc::now().date_naive() => format!("{date} is yet to come"),
+            Some(date) => return Some(date),
+        };
+        self.fail("birthdate", problem);
+        None
     }
 
     fn website(&mut self) -> Option<String> {
