@@ -246,6 +246,7 @@ async fn the_summary_counts_what_is_on_record_and_leaves_p95_blank_under_twenty(
     assert_eq!((&summary["range"], &summary["total_runs"]), (&json!("7d"), &json!(3)));
     assert_eq!((&summary["success_rate"], &summary["avg_tokens_per_run"]), (&json!(0.0), &json!(10.0)));
     assert_eq!((&summary["total_cost_usd"], &summary["wasted_cost_usd"]), (&json!(1.5), &json!(1.5)));
+    assert!(summary["previous"]["total_cost_usd"].as_f64().unwrap().is_sign_positive(), "nothing is not minus nothing");
     assert_eq!((&summary["avg_latency_ms"], &summary["p95_latency_ms"]), (&json!(2000.0), &Value::Null));
     assert_eq!(summary["steps"][0]["failure_rate"], 1.0);
     assert_eq!(summary["failures"], json!([{"failure_reason": "timeout", "n": 3}]));

@@ -97,7 +97,7 @@ impl Meter {
         let bytes = proxy_bytes.saturating_sub(state.proxy_bytes);
         let calls = std::mem::take(&mut state.calls);
         (state.charged, state.proxy_bytes) = (elapsed, state.proxy_bytes.max(proxy_bytes));
-        let models: f64 = calls.iter().map(|call| self.prices.call(call)).sum();
+        let models = calls.iter().fold(0.0, |sum, call| sum + self.prices.call(call));
         let cost_usd = self.prices.browser(time) + self.prices.proxy(bytes) + models;
         let tokens: u64 = calls.iter().map(|call| call.input_tokens + call.output_tokens).sum();
         state.spent_usd += cost_usd;
@@ -121,7 +121,7 @@ impl Meter {
     /// What was charged, and what the browser has cost since.
     fn spent_at(&self, elapsed: Duration) -> f64 {
         let state = self.lock();
-        let calls: f64 = state.calls.iter().map(|call| self.prices.call(call)).sum();
+        let calls = state.calls.iter().fold(0.0, |sum, call| sum + self.prices.call(call));
         state.spent_usd + calls + self.prices.browser(elapsed.saturating_sub(state.charged))
     }
 

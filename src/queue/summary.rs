@@ -385,7 +385,7 @@ fn p95_of(rows: &[Counted]) -> Option<f64> {
 
 fn totals(rows: &[Counted], p95_latency_ms: Option<f64>) -> Totals {
     let sum = |of: fn(&Counted) -> i64| rows.iter().map(of).sum::<i64>();
-    let dollars = |of: fn(&Counted) -> f64| rows.iter().map(of).sum::<f64>();
+    let dollars = |of: fn(&Counted) -> f64| rows.iter().map(of).fold(0.0, |sum, dollars| sum + dollars);
     let in_state = |state: &str| rows.iter().filter(|row| row.state == state).map(|row| row.n).sum::<i64>();
     let (completed, failed) = (in_state("completed"), in_state("failed"));
     let (executed, tokens, timed) = (sum(|row| row.executed), sum(|row| row.tokens), sum(|row| row.timed));

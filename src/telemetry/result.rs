@@ -179,7 +179,7 @@ pub(super) fn result_fields(
     set("execution_time", seconds(execution_time).into());
     set("retry_count", retry_count.into());
     set("tokens", steps.iter().map(|step| step.tokens).sum::<i64>().into());
-    set("cost_usd", steps.iter().map(|step| step.cost_usd).sum::<f64>().into());
+    set("cost_usd", steps.iter().fold(0.0, |sum, step| sum + step.cost_usd).into());
     if let Some(failure) = failure {
         set("retryable", failure.retryable.into());
         if !failure.causes.is_empty() {
