@@ -8,6 +8,8 @@ use std::time::Duration;
 use pagehand::browser::{BrowserPool, BrowserSettings, ElementRef, Tab, TabOptions};
 use pagehand::queue::{REACH, WorkerIdentity};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use app::{FORM, HTML, OPERATE, SAME_ORIGIN, TestApp};
@@ -171,6 +173,12 @@ async fn a_screenshot_is_also_there_small_and_what_is_no_picture_is_not() {
     }
     assert_eq!(app.get(&format!("/runs/{id}/artifacts/{name}")).await.body.len(), png.len());
     assert_eq!(app.get(&format!("/runs/{id}/artifacts/{lie}?size=small")).await.status, 404);
+    let (wide, mut png) = ("initial_screenshot_20240115T103000125Z.png", Vec::new());
+    let mut encoder = png::Encoder::new(&mut png, 8_193, 1);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.write_header().unwrap().write_image_data(&[0; 8_193]).unwrap();
+    std::fs::write(directory.join(wide), &png).unwrap();
+    assert_eq!(app.get(&format!("/runs/{id}/artifacts/{wide}?size=small")).await.status, 404);
     assert_eq!(app.get(&format!("/runs/{id}/artifacts/{name}?size=huge")).await.status, 400);
 }
 
@@ -293,12 +301,17 @@ struct Person {
 
 impl Person {
     async fn at(app: &TestApp) -> Person {
+        Person::who_may_reach(app, &[]).await
+    }
+
+    /// As [`Person::at`], and Chrome may go to these addresses as well.
+    async fn who_may_reach(app: &TestApp, others: &[&str]) -> Person {
         let state_dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(state_dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let settings = BrowserSettings { state_dir: state_dir.path().to_owned(), ..BrowserSettings::default() };
         let pool = BrowserPool::new(settings);
         let base = format!("http://{}", app.address);
-        let policy = policy::of(&[&base]);
+        let policy = policy::of(&[&[base.as_str()], others].concat());
         let deadline = Instant::now() + Duration::from_secs(120);
         let tab = pool.open(TabOptions { user_agent: None, proxy: None, policy, deadline }).await.unwrap();
         Person { pool, tab, base, _state_dir: state_dir }
@@ -445,5 +458,70 @@ async fn whoever_has_a_token_logs_in_and_is_led_on() {
     person.is_at("/failures").await;
     person.clicks(".who form button").await;
     person.sees("#token").await;
+    person.leaves().await;
+}
+
+/// A server that tells whenever somebody comes.
+async fn canary() -> (String, watch::Receiver<u32>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (came, hits) = watch::channel(0);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            came.send_modify(|hits| *hits += 1);
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+            });
+        }
+    });
+    (address, hits)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_capture_neither_runs_nor_leaves_on_its_run_page_or_opened_directly() {
+    let app = TestApp::open().await;
+    let (elsewhere, mut hits) = canary().await;
+    let id = app.failed(1).await[0];
+    let dom = "error_dom_20240115T103000123Z.html";
+    // As a page would have it: what is taken out at capture is not relied on here.
+    let hostile = format!(
+        "<!doctype html><title>captured</title><base href='{elsewhere}/base/'><link rel=stylesheet href='{elsewhere}/css'>
+         <link rel=preconnect href='{elsewhere}'><link rel=icon href='{elsewhere}/icon'>
+         <meta http-equiv=refresh content='1;url={elsewhere}/refresh'><style>body {{ background: url({elsewhere}/image) }}</style>
+         <script>document.title = 'ran'; fetch('{elsewhere}/fetch'); top.location = '{elsewhere}/top'</script>
+         <body onload=\"location='{elsewhere}/onload'\"><img src='{elsewhere}/img' onerror=\"document.title = 'ran'\">
+         <iframe src='{elsewhere}/frame'></iframe><object data='{elsewhere}/object'></object><video poster='{elsewhere}/poster'></video>
+         <form id=f action='{elsewhere}/form'></form><script>f.submit(); new Image().src = '{elsewhere}/beacon'; alert(1)</script>
+         <p id=seen>seen</p>"
+    );
+    app.write(id, dom, &hostile);
+    sqlx::query("INSERT INTO artifacts SELECT id, $2, task_id, 'dom', 1 FROM attempts WHERE task_id = $1")
+        .bind(id)
+        .bind(dom)
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    let person = Person::who_may_reach(&app, &[&elsewhere]).await;
+    // Longer than the refresh would take.
+    let quiet = Duration::from_secs(2);
+    person.opens(&format!("/runs/{id}")).await;
+    let open = "(ph) => { const [frame] = ph.deepQueryAll('iframe.dom'); frame.closest('details').open = true;
+                frame.scrollIntoView(); return true; }";
+    let _: bool = person.tab.call(&person.tab.main_frame(), open, &[], SOON).await.unwrap();
+    assert!(tokio::time::timeout(quiet, hits.changed()).await.is_err(), "the capture called home from the run's page");
+    let (title, url) = person.tab.title_and_url().await.unwrap();
+    assert_eq!((title, url), (format!("Run {id} · Pagehand"), format!("{}/runs/{id}", person.base)));
+
+    person.opens(&format!("/runs/{id}/artifacts/{dom}")).await;
+    person.sees("#seen").await;
+    assert!(tokio::time::timeout(quiet, hits.changed()).await.is_err(), "the capture called home");
+    let (title, url) = person.tab.title_and_url().await.unwrap();
+    assert_eq!((title.as_str(), url), ("captured", format!("{}/runs/{id}/artifacts/{dom}", person.base)));
+    assert_eq!(person.tab.counters().dialogs, 0);
+    // The way there was open.
+    person.tab.goto(&format!("{elsewhere}/"), SOON).await.unwrap();
+    assert!(hits.has_changed().unwrap());
     person.leaves().await;
 }
