@@ -14,8 +14,8 @@ use super::Plan;
 use crate::browser::ElementRef;
 use crate::failure::{Failure, FailureReason};
 
-/// A page with scripts on which nothing has moved for so long has drawn what it draws.
-const QUIET_MS: f64 = 2_000.0;
+/// A page with scripts on which nothing has moved for so long, from the first look on, has drawn what it draws.
+const QUIET_MS: f64 = 1_500.0;
 /// Most things that are pressed to bring the form.
 const MOST_PRESSED: usize = 6;
 /// Most frames in which something to press is looked for.
@@ -70,6 +70,7 @@ pub(super) async fn find(ctx: &Context, plan: &Plan<'_>, done: &[Role]) -> Resul
     let mut pressed: Vec<String> = Vec::new();
     let mut followed = false;
     let mut scrolled = false;
+    let mut watched = false;
     loop {
         if chosen(&view, plan, done).is_some() {
             return Ok(view);
@@ -80,6 +81,11 @@ pub(super) async fn find(ctx: &Context, plan: &Plan<'_>, done: &[Role]) -> Resul
         if hopeless || said_no || Instant::now() >= deadline {
             return Err(missing);
         }
+        if !watched {
+            // From here on it is known how long nothing has moved.
+            watched = true;
+            progress(ctx, plan.kind).await?;
+        }
         let (press, follow) = ways(ctx, &view, plan.kind, &pressed).await?;
         if let Some((element, css, text)) = press.filter(|_| pressed.len() < MOST_PRESSED) {
             pressed.push(css);
@@ -89,6 +95,7 @@ pub(super) async fn find(ctx: &Context, plan: &Plan<'_>, done: &[Role]) -> Resul
             wait_for_fields(&ctx.tab, &view, Duration::from_millis(800)).await;
         } else if let Some(url) = follow.filter(|_| !followed) {
             followed = true;
+            watched = false;
             let landed = ctx.open("follow_link", &url).await?;
             if let Some(failure) = obstacles::refused(ctx, &landed).await {
                 return Err(failure);
