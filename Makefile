@@ -41,8 +41,9 @@ chaos-disk: setup ## a disk without room for bytes, then for files; mounts small
 chaos-outage: setup ## Postgres is away for SECONDS (300) under load
 	$(CHAOS) outage $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TASKS),--tasks $(TASKS))
 
-bench: setup ## speed, beside Playwright on the same browser
+bench: setup ## speed, beside Playwright on the same browser; what the way out costs
 	$(CARGO) bench
+	$(CARGO) bench --features failpoints --bench canonical -- --guards
 
 forms: setup ## how well pages are understood: CORPUS=DIR (benches/forms/main.rs says its format); also HIDE_NAMES=1, FIT=1, VERBOSE=1
 	$(CARGO) bench --profile dev --bench forms -- $(CORPUS) $(if $(HIDE_NAMES),--hide-names) $(if $(FIT),--fit) $(if $(VERBOSE),--verbose)

@@ -28,6 +28,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// USER_HZ, the unit of times in /proc: 100 on every architecture of Linux that Chrome runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// Takes out the proxy that Chrome is pointed at, what it decides, and the look into robots.txt.
+const WITHOUT_WAY_OUT: &str = "guard.egress.way_out=return(off);guard.robots=return(off)";
+
 #[derive(Parser)]
 struct Options {
     /// Tasks a round
@@ -42,6 +45,9 @@ struct Options {
     /// Only one of the two
     #[arg(long, value_parser = ["pagehand", "playwright"])]
     only: Option<String>,
+    /// Ours with and without its way out (proxy, policy, robots.txt) instead; needs the feature `failpoints`
+    #[arg(long)]
+    guards: bool,
     /// What `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
@@ -70,10 +76,13 @@ fn main() -> Result<()> {
     let _inside = runtime.enter();
     let bench = Bench::prepare()?;
     let runs = |driver: &str| options.only.as_deref().is_none_or(|only| only == driver);
-    if runs("pagehand") {
+    if runs("pagehand") || options.guards {
         bench.enrol(*options.at_once.iter().max().context("--at-once names no number")?)?;
     }
 
+    if options.guards {
+        return bench.guards(&options);
+    }
     println!("the canonical task, {} tasks a round, median of {} rounds\n", options.tasks, options.rounds);
     println!("{:<12} {:>7} {:>10} {:>14} {:>12}", "driver", "at once", "tasks/min", "own CPU s/task", "own peak RSS");
     for &at_once in &options.at_once {
@@ -84,7 +93,7 @@ fn main() -> Result<()> {
                 theirs.push(bench.playwright(options.tasks, at_once, &label).context("Playwright's round")?);
             }
             if runs("pagehand") {
-                ours.push(bench.pagehand(options.tasks, at_once, &label).context("our round")?);
+                ours.push(bench.pagehand(options.tasks, at_once, &label, "").context("our round")?);
             }
         }
         let theirs = show("playwright", at_once, &theirs);
@@ -152,7 +161,33 @@ impl Bench {
         succeed(command, "pagehand site add")
     }
 
-    fn pagehand(&self, tasks: usize, at_once: usize, label: &str) -> Result<Round> {
+    /// What the way out costs: the two take turns, and the median of the rounds' ratios counts.
+    fn guards(&self, options: &Options) -> Result<()> {
+        ensure!(cfg!(feature = "failpoints"), "guards can only be taken out of a build with --features failpoints");
+        println!("the canonical task with and without its way out, {} tasks a round\n", options.tasks);
+        println!("{:<12} {:>7} {:>10} {:>14} {:>12}", "", "at once", "tasks/min", "own CPU s/task", "own peak RSS");
+        for &at_once in &options.at_once {
+            let (mut with, mut without) = (Vec::new(), Vec::new());
+            for round in 0..options.rounds {
+                let label = |what: &str| format!("{what}-{at_once}-{round}");
+                with.push(self.pagehand(options.tasks, at_once, &label("with"), "").context("the round with")?);
+                without.push(
+                    self.pagehand(options.tasks, at_once, &label("without"), WITHOUT_WAY_OUT)
+                        .context("the round without")?,
+                );
+            }
+            show("with", at_once, &with);
+            show("without", at_once, &without);
+            let ratios =
+                with.iter().zip(&without).map(|(with, without)| without.tasks_per_minute / with.tasks_per_minute);
+            if let Some(ratio) = median(ratios) {
+                println!("{:<12} {:>7} {:>10.3}", "time, ratio", at_once, ratio);
+            }
+        }
+        Ok(())
+    }
+
+    fn pagehand(&self, tasks: usize, at_once: usize, label: &str, failpoints: &str) -> Result<Round> {
         let runs_dir = self.dir.join(format!("runs-{label}"));
         let file = self.dir.join(format!("tasks-{label}.jsonl"));
         let lines = (1..=tasks).map(|number| self.line(number, label).to_string() + "\n");
@@ -164,6 +199,9 @@ impl Bench {
         let before = self.taken();
         let mut worker = self.command(&runs_dir);
         worker.args(["worker", "--drain", "--concurrency", &at_once.to_string()]).stdout(Stdio::null());
+        if !failpoints.is_empty() {
+            worker.env("FAILPOINTS", failpoints);
+        }
         let usage = watch(worker.spawn().context("the worker can't be started")?)?;
 
         let (first, last) = span(&runs_dir, tasks)?;

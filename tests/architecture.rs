@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("otlp", &["record"]),
     ("site", &["config", "record"]),
     ("mailbox", &["config", "failure"]),
-    ("seal", &["task"]),
+    ("seal", &["fault", "task"]),
     ("queue", &["failure", "fault", "record", "retry", "seal", "site", "task"]),
     ("browser", &["failure", "fault", "record", "site"]),
     ("telemetry", &["failure", "fault", "record", "task"]),

@@ -149,7 +149,8 @@ async fn a_site_without_robots_txt_is_visited_and_one_that_does_not_answer_for_i
             };
             (at("automation_context_entered") - at("starting_automation_execution")).as_seconds_f64()
         };
-        assert!(took(&program.show(first).await) >= at_least);
+        let waited = took(&program.show(first).await);
+        assert!(waited >= at_least && (at_least > 0.0 || waited < 3.0), "{waited}");
         let begun = Instant::now();
         let second = program.enqueue(&[site.task("/b")]).await[0];
         program.drain().await;

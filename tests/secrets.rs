@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::{Form, State};
@@ -264,6 +264,8 @@ fn planted(name: &str) -> &'static str {
 #[derive(Clone)]
 struct Parrot {
     hung: Arc<AtomicUsize>,
+    /// What it was sent as a collector of traces.
+    traces: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Parrot {
@@ -274,6 +276,7 @@ impl Parrot {
         let router = Router::new()
             .route("/join", get(sign_up).post(signed_up))
             .route("/llm/chat/completions", post(model))
+            .route("/v1/traces", post(collect))
             .fallback(nothing_here)
             .with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -340,6 +343,11 @@ async fn signed_up(
     }
 }
 
+async fn collect(State(parrot): State<Parrot>, body: axum::body::Bytes) -> &'static str {
+    parrot.traces.lock().unwrap().extend_from_slice(&body);
+    "{}"
+}
+
 async fn nothing_here(headers: HeaderMap) -> Html<String> {
     repeat(&headers, &[], "<p>Nothing to see.</p>")
 }
@@ -378,7 +386,7 @@ fn files(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn planted_secrets_are_nowhere_after_success_failure_and_a_killed_worker() {
-    let parrot = Parrot { hung: Arc::default() };
+    let parrot = Parrot { hung: Arc::default(), traces: Arc::default() };
     let (site, proxy, mail) = (parrot.start().await, parrot.start().await, mail_server().await);
     let origin = format!("http://{site}");
     let token = json!([{"name": "ops", "role": "operate", "token": "env:API_TOKEN"}]).to_string();
@@ -403,6 +411,7 @@ async fn planted_secrets_are_nowhere_after_success_failure_and_a_killed_worker()
         .with("PAGEHAND_LLM__KEY", "env:MODEL_KEY")
         .with("PAGEHAND_WEB__LISTEN", "127.0.0.1:0")
         .with("PAGEHAND_WEB__TOKENS", &token)
+        .with("PAGEHAND_TRACES__ENDPOINT", &origin)
         .with("PAGEHAND_LOGS__DIR", "logs")
         .with("PAGEHAND_LOGS__FILTER", "info,pagehand=trace")
         .with("PAGEHAND_WORKER__TASK_TIMEOUT_SECONDS", "15")
@@ -513,6 +522,9 @@ async fn planted_secrets_are_nowhere_after_success_failure_and_a_killed_worker()
     assert_eq!(http_client::send(address, "GET", "/runs", &wrong, "").await.status, 401);
     drop(server);
 
+    let traces = parrot.traces.lock().unwrap().clone();
+    assert!(String::from_utf8_lossy(&traces).contains("submit_form"), "{} bytes of traces", traces.len());
+    needles.assert_absent(&traces, "the traces");
     for (table, rows) in dump(&program.db.pool).await {
         // Where the page is has to be known to whoever opens it.
         let rows = if table == "tasks" { rows.replace(planted("address's token"), "") } else { rows };

@@ -23,6 +23,7 @@ use super::error::BrowserError;
 use super::state::TabState;
 use super::types::{FrameId, NetworkTrouble, TabCounters, TabOptions};
 use crate::failure::Failure;
+use crate::fault;
 use crate::record::PageLog;
 
 /// Opening a tab takes milliseconds; longer than this and the browser is of no use.
@@ -73,9 +74,11 @@ impl Tab {
         let root = browser.router.root();
         let mut create =
             CreateBrowserContextParams { dispose_on_detach: Some(true), ..CreateBrowserContextParams::default() };
-        create.proxy_server = Some(format!("http://{}", proxy.address()));
-        // Otherwise what is on this machine would be reached directly.
-        create.proxy_bypass_list = Some("<-loopback>".to_owned());
+        if fault::guard!("egress.way_out") {
+            create.proxy_server = Some(format!("http://{}", proxy.address()));
+            // Otherwise what is on this machine would be reached directly.
+            create.proxy_bypass_list = Some("<-loopback>".to_owned());
+        }
         let created: NewContext = root.call(&create, deadline).await?;
         browser.open_tabs.fetch_add(1, Ordering::Relaxed);
         let context = Context { browser: browser.clone(), id: created.browser_context_id, open: true };

@@ -210,6 +210,9 @@ impl Run {
 
     /// From now on this is kept out of the record as well: something secret that was not known when it began.
     pub fn hide(&self, secret: SecretString) {
+        if !fault::guard!("run.hide") {
+            return;
+        }
         let mut hidden = locked(&self.0.hidden);
         hidden.0.push(secret);
         hidden.1 = Redactor::new(&hidden.0);

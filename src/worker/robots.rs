@@ -19,6 +19,7 @@ use url::Url;
 use super::{Worker, database};
 use crate::browser::{EgressPolicy, Fetch, SitePass, UpstreamProxy, fetch};
 use crate::failure::{Failure, FailureReason};
+use crate::fault;
 use crate::queue::KeptRobots;
 use crate::site::{Enrolment, Origin, Robots};
 use crate::telemetry::Redactor;
@@ -32,8 +33,14 @@ const ASK_AGAIN: Duration = Duration::from_secs(300);
 const STALE: Duration = Duration::from_secs(86_400);
 /// The longest that fetching it may take; a task waits no longer.
 const FETCH_LIMIT: Duration = Duration::from_secs(3);
+/// The longest that reading it, and looking a page up in it, may take.
+const READ_LIMIT: Duration = Duration::from_secs(2);
 /// So much of it is read: what RFC 9309 asks for.
 const MAX_BYTES: usize = 500 << 10;
+/// Lines of it that count, the longest of them, and the most stars in one.
+const MOST_LINES: usize = 1_000;
+const LONGEST_LINE: usize = 500;
+const MOST_STARS: usize = 8;
 /// Sites remembered in this process.
 const MOST_KNOWN: usize = 1_000;
 
@@ -78,7 +85,7 @@ impl Worker {
     pub(super) async fn check_robots(&self, enrolment: &Enrolment, url: &str, way: Way<'_>) -> Result<(), Failure> {
         let Ok(url) = Url::parse(url) else { return Ok(()) };
         let Ok(origin) = Origin::of(&url) else { return Ok(()) };
-        if enrolment.manners.robots == Robots::Ignore {
+        if enrolment.manners.robots == Robots::Ignore || !fault::guard!("robots") {
             return Ok(());
         }
         let site = self.state.robots.site(origin.as_str());
@@ -92,8 +99,15 @@ impl Worker {
                 rules
             }
         };
-        match rules {
-            Some(rules) if !rules.allowed(url.as_str()) => Err(Failure::terminal(
+        let allowed = match rules {
+            None => true,
+            Some(rules) => {
+                let page = url.to_string();
+                in_time(move || rules.allowed(&page)).await.unwrap_or(true)
+            }
+        };
+        match allowed {
+            false => Err(Failure::terminal(
                 FailureReason::Blocked,
                 "policy.robots",
                 format!(
@@ -104,7 +118,7 @@ impl Worker {
                     enrolment.origin
                 ),
             )),
-            _ => Ok(()),
+            true => Ok(()),
         }
     }
 
@@ -163,9 +177,26 @@ async fn ask(origin: &Origin, way: Way<'_>) -> Option<Option<String>> {
 
 /// The rules in a file that may be of any kind, away from what must not wait. None: everything is allowed.
 async fn rules(body: Option<&str>) -> Option<Arc<Robot>> {
-    let body = body?.to_owned();
-    let read = tokio::task::spawn_blocking(move || Robot::new(NAME, body.as_bytes()).ok());
-    read.await.ok().flatten().map(Arc::new)
+    let body = within_bounds(body?);
+    in_time(move || Robot::new(NAME, body.as_bytes()).ok()).await.flatten().map(Arc::new)
+}
+
+/// The lines that matter, no more and none wilder than a site has that means what it says: a pattern costs what its stars
+/// make it cost.
+fn within_bounds(body: &str) -> String {
+    let matters = |line: &&str| {
+        let key = line.split(':').next().unwrap_or_default().trim();
+        line.len() <= LONGEST_LINE
+            && line.matches('*').count() <= MOST_STARS
+            && ["user-agent", "allow", "disallow"].iter().any(|known| key.eq_ignore_ascii_case(known))
+    };
+    let lines: Vec<&str> = body.split(['\n', '\r']).map(str::trim).filter(matters).take(MOST_LINES).collect();
+    lines.join("\n")
+}
+
+/// A file may be made to take long to read. One that does says nothing.
+async fn in_time<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::time::timeout(READ_LIMIT, tokio::task::spawn_blocking(read)).await.ok()?.ok()
 }
 
 #[cfg(test)]
@@ -186,6 +217,25 @@ mod tests {
         assert!(said(&kept(10, false, Some(86_399))).is_some());
         assert_eq!(said(&kept(10, false, Some(86_400))), None);
         assert_eq!(said(&kept(10, false, None)), None);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_made_to_take_long_is_read_within_bounds() {
+        let wild = format!("User-agent: *\nDisallow: /{}\n", "*a".repeat(200)).repeat(100);
+        let many = (0..20_000).fold("User-agent: *\n".to_owned(), |all, n| format!("{all}Disallow: /{n}*x$\n"));
+        let groups = "User-agent: *\nUser-agent: pagehand\n".repeat(10_000);
+        for file in [wild, many, groups] {
+            let kept = within_bounds(&file);
+            assert!(kept.lines().count() <= MOST_LINES, "{}", kept.lines().count());
+            assert!(kept.lines().all(|line| line.matches('*').count() <= MOST_STARS));
+        }
+        let usual =
+            "# all\r\nUser-Agent: *\r\nCrawl-delay: 5\r\n disallow : /a*b$\r\nSitemap: https://example.org/s.xml\r\n";
+        assert_eq!(within_bounds(usual), "User-Agent: *\ndisallow : /a*b$");
+        let wildest = format!("User-agent: *\nDisallow: /{}$\n", "*a".repeat(MOST_STARS)).repeat(MOST_LINES / 2);
+        let rules = rules(Some(&wildest)).await.unwrap();
+        let page = format!("https://example.org/{}b", "a".repeat(4_000));
+        assert!(in_time(move || rules.allowed(&page)).await.is_some(), "in time");
     }
 
     #[tokio::test]

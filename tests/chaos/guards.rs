@@ -120,6 +120,28 @@ const GUARDS: &[(Guard, Proof)] = &[
         ),
     ),
     (Code("redact"), Test("telemetry", "no_secret_reaches_any_file_in_any_encoding")),
+    (Code("run.hide"), Test("secrets", "planted_secrets_are_nowhere_after_success_failure_and_a_killed_worker")),
+    (Code("seal.site"), Test("secrets", "a_worker_that_cannot_open_a_password_says_so_in_the_failure")),
+    (
+        Schema(&[("forget_password", "NEW.payload := jsonb_set(NEW.payload, '{password}', '\"***\"')", "NULL")]),
+        Test("secrets", "a_password_is_in_no_table_whatever_becomes_of_its_task_and_opens_for_each_attempt"),
+    ),
+    (
+        Schema(&[("site_room", "IF site_row.quiet_from IS NOT NULL THEN", "IF false THEN")]),
+        Test("manners", "nothing_is_begun_in_a_sites_quiet_hours_by_its_own_clocks"),
+    ),
+    (
+        Code("robots"),
+        Test(
+            "manners",
+            "a_page_that_robots_txt_keeps_from_us_is_not_opened_and_the_file_is_fetched_once_for_all_workers",
+        ),
+    ),
+    (Code("egress.way_out"), Test("egress_canaries", "a_page_reaches_nothing_inside_the_network_whatever_it_tries")),
+    (
+        Code("egress.address"),
+        Test("egress", "a_name_whose_answers_change_or_lead_inside_by_an_alias_reaches_nothing_there"),
+    ),
 ];
 
 /// Takes out each guard whose name contains `only`. False: something stayed green without a guard, or was red with all.

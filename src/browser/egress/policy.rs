@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::resolver::Resolver;
+use crate::fault;
 use crate::site::{self, Origins};
 
 /// So many different things that were kept from a page are remembered.
@@ -249,7 +250,9 @@ impl Guard {
 
     /// Whether `address`, which `host` stands for, may be connected to.
     pub(super) fn admits_address(&self, host: &str, address: SocketAddr) -> bool {
-        site::private_kind(address.ip()).is_none() || self.policy.private.has_host(host, address.port())
+        site::private_kind(address.ip()).is_none()
+            || self.policy.private.has_host(host, address.port())
+            || !fault::guard!("egress.address")
     }
 
     /// The addresses among these that may be connected to.
