@@ -56,6 +56,34 @@ impl FailureReason {
         Self::Unknown,
     ];
 
+    /// What happened, as a part of a sentence; the code says more where the reason does not.
+    pub fn in_words(self, code: &str) -> &'static str {
+        match (self, code) {
+            (Self::CaptchaFailed, _) => "the site refused the answer to its CAPTCHA",
+            (Self::CaptchaPresent, _) => "a CAPTCHA stands before the form",
+            (Self::CommentFormNotFound, _) => "the page has no comment form",
+            (Self::RegistrationFailed, _) => "the site refused to create the account",
+            (Self::EmailVerificationFailed, _) => "the account could not be confirmed by mail",
+            (Self::Blocked, _) => "the site turned us away",
+            (Self::Timeout, _) => "a deadline passed",
+            (Self::PopupBlocking, _) => "something lies over the page",
+            (Self::IframeMissed, _) => "the form is in a frame that can't be reached",
+            (Self::ElementNotFound, _) => "a field or button is not there",
+            (Self::Unknown, "infra.worker_lost") => "its worker was lost",
+            (Self::Unknown, "infra.shutdown") => "the worker was shut down",
+            (Self::Unknown, "outcome.uncertain") => "nobody can tell whether it was submitted",
+            (Self::Unknown, code) => match code.split('.').next() {
+                Some("input") => "the task itself is wrong",
+                Some("policy") => "it is not allowed",
+                Some("net" | "http") => "the network or the site failed",
+                Some("browser") => "the browser failed",
+                Some("proxy") => "the proxy failed",
+                Some("infra") => "the machinery failed",
+                _ => "for a reason that has no name",
+            },
+        }
+    }
+
     /// The name in rows, files and answers.
     pub fn as_str(self) -> &'static str {
         match self {

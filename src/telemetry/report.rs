@@ -167,38 +167,11 @@ fn verdict(report: &Report<'_>) -> Markup {
     match (report.failure, failed_step(report.steps)) {
         (None, _) => html! { "Completed in " (time) ", on " (attempt) "." },
         (Some(failure), Some(step)) => html! {
-            "Failed at " span.step { (step.name) } ": " (said(failure)) ", on " (attempt) ", after " (time) "."
+            "Failed at " span.step { (step.name) } ": " (failure.reason.in_words(&failure.code)) ", on " (attempt) ", after " (time) "."
         },
-        (Some(failure), None) => html! { "Failed: " (said(failure)) ", on " (attempt) ", after " (time) "." },
-    }
-}
-
-/// A reason in words.
-fn said(failure: &Failure) -> &'static str {
-    use crate::failure::FailureReason as Reason;
-    match (failure.reason, failure.code.as_ref()) {
-        (Reason::CaptchaFailed, _) => "the site refused the answer to its CAPTCHA",
-        (Reason::CaptchaPresent, _) => "a CAPTCHA stands before the form",
-        (Reason::CommentFormNotFound, _) => "the page has no comment form",
-        (Reason::RegistrationFailed, _) => "the site refused to create the account",
-        (Reason::EmailVerificationFailed, _) => "the account could not be confirmed by mail",
-        (Reason::Blocked, _) => "the site turned us away",
-        (Reason::Timeout, _) => "a deadline passed",
-        (Reason::PopupBlocking, _) => "something lies over the page",
-        (Reason::IframeMissed, _) => "the form is in a frame that can't be reached",
-        (Reason::ElementNotFound, _) => "a field or button is not there",
-        (Reason::Unknown, "infra.worker_lost") => "its worker was lost",
-        (Reason::Unknown, "infra.shutdown") => "the worker was shut down",
-        (Reason::Unknown, "outcome.uncertain") => "nobody can tell whether it was submitted",
-        (Reason::Unknown, code) => match code.split('.').next() {
-            Some("input") => "the task itself is wrong",
-            Some("policy") => "it is not allowed",
-            Some("net" | "http") => "the network or the site failed",
-            Some("browser") => "the browser failed",
-            Some("proxy") => "the proxy failed",
-            Some("infra") => "the machinery failed",
-            _ => "for a reason that has no name",
-        },
+        (Some(failure), None) => {
+            html! { "Failed: " (failure.reason.in_words(&failure.code)) ", on " (attempt) ", after " (time) "." }
+        }
     }
 }
 

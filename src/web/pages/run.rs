@@ -90,7 +90,9 @@ fn top(caller: &Caller, run: &RunDetail) -> Markup {
                 p class="kind" { (badge(&summary.status)) " " (summary.task_type) " on " strong { (summary.site) } }
                 h1 { (verdict.what) }
                 @if let Some(why) = &verdict.why { p class="why" { (why) } }
-                @if let Some(code) = &summary.failure_code { p { code { (code) } } }
+                @if let Some(reason) = &summary.failure_reason {
+                    p { code { (reason) } @if let Some(code) = &summary.failure_code { " " code { (code) } } }
+                }
                 p class="next" {
                     (verdict.next)
                     @if summary.status == "pending" { " (" (format::ago(summary.run_at)) ")." }

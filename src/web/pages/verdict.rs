@@ -1,6 +1,7 @@
 //! What became of a run, in a sentence, and what happens next. Pure.
 
-use crate::queue::{Attempt, RunDetail, Step};
+use crate::failure::FailureReason;
+use crate::queue::{Attempt, RunDetail, RunSummary, Step};
 use crate::record::REPORTING_STEPS;
 use crate::web::pages::format;
 
@@ -27,7 +28,7 @@ pub fn of(detail: &RunDetail) -> Verdict {
             Verdict { what: completed(detail), why: None, next: "Nothing is left to do.".to_owned(), tone: "good" }
         }
         "failed" => Verdict {
-            what: format!("Failed{}: {reason}", place(ended)),
+            what: format!("Failed{}: {}", place(ended), in_words(run)),
             why: run.last_error.clone(),
             next: after_failure(reason, run.failure_code.as_deref().unwrap_or_default()).to_owned(),
             tone: "bad",
@@ -45,7 +46,7 @@ pub fn of(detail: &RunDetail) -> Verdict {
             tone: "busy",
         },
         "pending" if run.failure_reason.is_some() => Verdict {
-            what: format!("Failed{}: {reason}", place(ended)),
+            what: format!("Failed{}: {}", place(ended), in_words(run)),
             why: run.last_error.clone(),
             next: "It goes back to work by itself".to_owned(),
             tone: "warn",
@@ -74,6 +75,13 @@ fn completed(detail: &RunDetail) -> String {
         1 => format!("Completed in {took}{outcome}, after one attempt that failed"),
         n => format!("Completed in {took}{outcome}, after {n} attempts that failed"),
     }
+}
+
+/// The reason, as a part of a sentence; as it stands where it is none of the eleven.
+fn in_words(run: &RunSummary) -> String {
+    let reason = run.failure_reason.as_deref().unwrap_or("unknown");
+    let code = run.failure_code.as_deref().unwrap_or_default();
+    reason.parse().map_or_else(|_| reason.to_owned(), |reason: FailureReason| reason.in_words(code).to_owned())
 }
 
 /// ` at step fill_form in attempt 3`.
