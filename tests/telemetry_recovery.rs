@@ -330,6 +330,18 @@ async fn a_directory_that_could_not_be_made_at_first_is_made_at_the_end_with_eve
 }
 
 #[tokio::test]
+async fn a_lost_attempt_whose_successor_died_while_it_began_is_completed_where_its_files_are() {
+    let runs = runs();
+    runs.attempt(0, 5).await;
+    // The successor had moved its files away, and had not yet written its own.
+    fs::create_dir_all(runs.path("attempts/0")).unwrap();
+    fs::rename(runs.path("init.json"), runs.path("attempts/0/init.json")).unwrap();
+    assert!(matches!(recover_run(&runs.dir, lost(0, 5)).await, Recovered::Written { .. }));
+    assert_eq!(runs.json("attempts/0/final_result.json")["attempt"], 5);
+    assert!(!runs.path("init.json").exists() && !runs.path("final_result.json").exists());
+}
+
+#[tokio::test]
 async fn the_result_of_a_success_that_could_not_be_written_is_written_later() {
     let runs = runs();
     let run = init_run(&runs.dir, start(0, 5)).await;

@@ -97,10 +97,15 @@ pub async fn recover_run(dir: &RunsDir, lost: EndedAttempt) -> Recovered {
 fn recover(runs: &RunsDir, lost: &EndedAttempt, errors: &Errors) -> io::Result<Recovered> {
     let dir = runs.run_dir(lost.task_id)?;
     let lock = dir.lock(true, TAKEOVER_PATIENCE);
-    if Owner::of(&dir).is_some_and(|owner| owner.is_after(lost)) {
-        // The next attempt has begun. Its directory is not to be mended under its hands.
+    let owner = Owner::of(&dir);
+    let archived = match owner {
+        Some(owner) if owner.is(lost) => None,
+        _ => archived(&dir, lost)?,
+    };
+    if archived.is_some() || owner.is_some_and(|owner| owner.is_after(lost)) {
+        // The next attempt has begun, or died while it began. Its directory is not to be mended under its hands.
         drop(lock);
-        return bury_in_archive(&dir, lost);
+        return bury_in_archive(&dir, archived, lost);
     }
     if lock.is_some()
         && let Err(error) = mend(&dir)
@@ -211,13 +216,21 @@ fn end_steps(dir: &Dir, lost: &EndedAttempt, steps: &mut Vec<StepRecord>) -> io:
     Ok(())
 }
 
-/// Completes the archived files of a lost attempt whose successor has begun already.
-fn bury_in_archive(dir: &Dir, lost: &EndedAttempt) -> io::Result<Recovered> {
-    let (attempts, _) = dir.child_or_new(ATTEMPTS)?;
-    let archived = attempts.names()?.into_iter().find_map(|name| {
+/// Where the files of this attempt were moved to, if they were.
+fn archived(dir: &Dir, lost: &EndedAttempt) -> io::Result<Option<Dir>> {
+    let attempts = match dir.child(ATTEMPTS) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        attempts => attempts?,
+    };
+    Ok(attempts.names()?.into_iter().find_map(|name| {
         let place = attempts.child(&name).ok()?;
         Owner::of(&place).is_some_and(|owner| owner.is(lost)).then_some(place)
-    });
+    }))
+}
+
+/// Completes the archived files of a lost attempt whose successor has begun already.
+fn bury_in_archive(dir: &Dir, archived: Option<Dir>, lost: &EndedAttempt) -> io::Result<Recovered> {
+    let (attempts, _) = dir.child_or_new(ATTEMPTS)?;
     let place = match archived {
         Some(place) => place,
         None => {

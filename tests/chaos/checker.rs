@@ -251,8 +251,9 @@ fn record(findings: &mut Findings, cluster: &Cluster, task: &Task, steps: &[Step
             );
             continue;
         };
-        if inits.get(&attempt.id) != Some(&1) {
-            findings.note("one_record_an_attempt", task.id, format!("no init.json of {attempt:?}"));
+        let written = inits.get(&attempt.id).copied().unwrap_or(0);
+        if written != 1 {
+            findings.note("one_record_an_attempt", task.id, format!("{written} init.json of {attempt:?}"));
         }
         let result = &file["result"];
         let success = result["success"].as_bool() == Some(true);
