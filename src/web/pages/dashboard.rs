@@ -105,7 +105,7 @@ fn tiles(range: Range, now: &Totals, before: &Totals) -> Markup {
             }, Some(&of("completed"))))
             (count("Dead letters", now.failed, before.failed, &of("failed")))
             (tile("Cost", &text(Some(now.total_cost_usd), format::dollars), &html! {
-                @if now.wasted_cost_usd > 0.0 { (format::dollars(now.wasted_cost_usd)) " wasted on attempts that failed" }
+                @if now.wasted_cost_usd > 0.0 { (format::dollars(now.wasted_cost_usd)) " wasted on failures" }
                 @else { "nothing wasted" }
             }, Some(&since)))
             (tile("Average duration", &text(now.avg_latency_ms, format::duration),
