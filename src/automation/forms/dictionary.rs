@@ -10,7 +10,7 @@ use unicode_normalization::UnicodeNormalization;
 static DICTIONARY: LazyLock<Dictionary> = LazyLock::new(|| {
     let file: File = toml::from_str(include_str!("dictionary.toml")).expect("the built-in dictionary is valid TOML");
     let mut meanings = BTreeMap::new();
-    let (mut phrases, mut names) = (Vec::new(), Vec::new());
+    let (mut phrases, mut gaps, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for (section, entries) in [
         ("role", file.role),
         ("kind", file.kind),
@@ -21,7 +21,9 @@ static DICTIONARY: LazyLock<Dictionary> = LazyLock::new(|| {
         for (name, entry) in entries {
             let meaning = meanings.len();
             meanings.insert(format!("{section}.{name}"), meaning);
-            phrases.extend(entry.texts.iter().filter_map(|text| Phrase::new(meaning, text)));
+            let (gapped, plain): (Vec<&String>, Vec<&String>) = entry.texts.iter().partition(|text| text.contains('…'));
+            phrases.extend(plain.into_iter().filter_map(|text| Phrase::new(meaning, text)));
+            gaps.extend(gapped.into_iter().filter_map(|text| Gap::new(meaning, text)));
             names.extend(entry.names.iter().map(|name| Name::new(meaning, name)));
         }
     }
@@ -35,6 +37,7 @@ static DICTIONARY: LazyLock<Dictionary> = LazyLock::new(|| {
         ),
         meanings,
         phrases,
+        gaps,
         names,
     }
 });
@@ -62,6 +65,7 @@ pub struct Dictionary {
     /// By `section.name`: its place in what is found.
     meanings: BTreeMap<String, usize>,
     phrases: Vec<Phrase>,
+    gaps: Vec<Gap>,
     names: Vec<Name>,
     find_phrases: AhoCorasick,
     find_names: AhoCorasick,
@@ -74,6 +78,14 @@ struct Phrase {
     /// don't put any.
     needle: String,
     /// How specific it is; more in scripts that take fewer letters.
+    letters: usize,
+}
+
+/// Two parts of a phrase with one or two words between them.
+struct Gap {
+    meaning: usize,
+    before: String,
+    after: String,
     letters: usize,
 }
 
@@ -199,6 +211,25 @@ impl Phrase {
     }
 }
 
+impl Gap {
+    /// None where there is no gap, or nothing on one side of it.
+    fn new(meaning: usize, text: &str) -> Option<Gap> {
+        let (before, after) = text.split_once('…')?;
+        let (before, after) = (normalise(before), normalise(after));
+        let letters = before.chars().chain(after.chars()).filter(|c| *c != ' ').count();
+        (before.len() > 1 && after.len() > 1).then_some(Gap { meaning, before, after, letters })
+    }
+
+    fn is_in(&self, spaced: &str) -> bool {
+        let mut starts = spaced.match_indices(&self.before);
+        starts.any(|(at, _)| {
+            // The blank behind the one part is the blank before the next word.
+            let rest = &spaced[at + self.before.len() - 1..];
+            rest.find(&self.after).is_some_and(|end| matches!(rest[..end].split_whitespace().count(), 1 | 2))
+        })
+    }
+}
+
 impl Name {
     fn new(meaning: usize, name: &str) -> Name {
         let spaced = normalise(name);
@@ -236,6 +267,9 @@ impl Dictionary {
         for found in self.find_phrases.find_overlapping_iter(&words.spaced) {
             let phrase = &self.phrases[found.pattern().as_usize()];
             longest[phrase.meaning] = phrase.letters.max(longest[phrase.meaning]);
+        }
+        for gap in self.gaps.iter().filter(|gap| gap.is_in(&words.spaced)) {
+            longest[gap.meaning] = gap.letters.max(longest[gap.meaning]);
         }
         longest
     }
@@ -316,6 +350,17 @@ mod tests {
             for phrase in own {
                 assert!(dictionary.in_text(name, &Words::of_text(&phrase.needle)) > 0, "{name}: {}", phrase.needle);
             }
+        }
+    }
+
+    #[test]
+    fn a_gap_stands_for_one_or_two_words() {
+        let dictionary = Dictionary::standard();
+        for heading in ["Create your Acme Account", "Create an Acme Cloud account"] {
+            assert!(dictionary.says("kind.signup", heading), "{heading}");
+        }
+        for heading in ["Create a list of people who own an account"] {
+            assert!(!dictionary.says("kind.signup", heading), "{heading}");
         }
     }
 
