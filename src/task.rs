@@ -297,6 +297,11 @@ pub fn check_url(text: &str) -> Result<Url, String> {
     if url.host_str().is_none_or(str::is_empty) {
         return Err("names no host; write it like https://example.org/page".to_owned());
     }
+    if url.host_str().is_some_and(|host| host.contains('*')) {
+        return Err(
+            "names no one host: `*` stands for many where a site is enrolled, and for none in an address".to_owned()
+        );
+    }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("carries a user name or password; take it out of the address".to_owned());
     }
@@ -392,6 +397,7 @@ mod tests {
             "example.org",
             "http://",
             "http://user:pw@example.org/",
+            "https://*.example.org/",
             "",
         ] {
             let mut line = comment();

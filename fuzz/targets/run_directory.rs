@@ -8,7 +8,7 @@ use std::fs;
 use libfuzzer_sys::fuzz_target;
 use pagehand::failure::{Failure, FailureReason};
 use pagehand::task::{Fence, TaskId};
-use pagehand::telemetry::{LostAttempt, RunsDir, recover_run};
+use pagehand::telemetry::{EndedAttempt, RunsDir, recover_run};
 
 thread_local! {
     static PLACE: RefCell<(tempfile::TempDir, tokio::runtime::Runtime)> = RefCell::new((
@@ -33,14 +33,15 @@ fuzz_target!(|data: &[u8]| {
             steps = content.to_vec();
         }
         let runs = RunsDir::open(root.path()).expect("the directory can be written");
-        let lost = LostAttempt {
+        let lost = EndedAttempt {
             task_id: TaskId(1),
             fence: Fence(7),
             retry_count: 0,
             started_at: chrono::DateTime::UNIX_EPOCH,
             completed_at: chrono::DateTime::UNIX_EPOCH,
             execution_time: std::time::Duration::from_secs(1),
-            failure: Failure::retryable(FailureReason::Unknown, "infra.worker_lost", "the worker was lost"),
+            failure: Some(Failure::retryable(FailureReason::Unknown, "infra.worker_lost", "the worker was lost")),
+            details: serde_json::Map::new(),
             meta: serde_json::Map::new(),
         };
         runtime.block_on(recover_run(&runs, lost));
