@@ -426,6 +426,8 @@ mod tests {
             }
         }
         let denials = guard.denials();
-        assert_eq!((denials.len(), denials[0].count), (MOST_DENIALS, 2));
+        assert_eq!((denials.len(), denials[0].count), (MOST_DENIALS + 1, 2));
+        let others = &denials[MOST_DENIALS];
+        assert_eq!((others.target.as_str(), others.count), (OTHERS, 2 * (199 - MOST_DENIALS as u32)));
     }
 }
