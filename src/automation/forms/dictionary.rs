@@ -359,9 +359,7 @@ mod tests {
         for heading in ["Create your Acme Account", "Create an Acme Cloud account"] {
             assert!(dictionary.says("kind.signup", heading), "{heading}");
         }
-        for heading in ["Create a list of people who own an account"] {
-            assert!(!dictionary.says("kind.signup", heading), "{heading}");
-        }
+        assert!(!dictionary.says("kind.signup", "Create a list of people who own an account"));
     }
 
     #[test]
