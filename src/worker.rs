@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use chrono::Utc;
 use secrecy::SecretString;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -194,7 +193,7 @@ impl Worker {
         reaper::reap_previous_life(&self).await;
 
         while !stop.politely.is_cancelled() {
-            let started = Utc::now();
+            let started = Instant::now();
             let wait = match self.claim(&slots, &heartbeat).await {
                 Ok(found) => {
                     trouble.reset();
@@ -267,16 +266,16 @@ impl Worker {
         }
         self.fit_to_work().map_err(NotClaiming::Unfit)?;
         let free = self.affordable(free).await.map_err(NotClaiming::Unfit)?;
-        let (sent, locking) = (Instant::now(), Utc::now());
+        let sent = Instant::now();
         let claimed = self.queue.claim(&self.identity, free as u32, self.settings.lease).await;
         let claimed = claimed.map_err(NotClaiming::Postgres)?;
         self.state.outage.over();
-        let locked = Utc::now();
+        let locked = Instant::now();
         self.state.attempts.fetch_add(claimed.len() as u64, Ordering::Relaxed);
         let hold = |claimed: Claimed| {
             let lease = Lease { task_id: claimed.task.id, fence: claimed.fence };
             let trace = Trace::of(claimed.task.traceparent.as_deref());
-            (claimed, heartbeat.hold(lease, sent), Before { started: locking, locking, locked, trace })
+            (claimed, heartbeat.hold(lease, sent), Before { started: sent, locking: sent, locked, trace })
         };
         Ok(claimed.into_iter().map(hold).collect())
     }

@@ -197,9 +197,17 @@ impl Run {
     /// The time of this run's clock: the machine's when the run began, carried on by the monotonic clock, so that it
     /// does not jump while the attempt lasts.
     pub fn now(&self) -> DateTime<Utc> {
+        self.at(Instant::now())
+    }
+
+    /// What [`Run::now`] was, or would have been, at that instant.
+    pub fn at(&self, instant: Instant) -> DateTime<Utc> {
+        let (began, then) = self.0.base;
+        let since = |later: Instant, earlier| TimeDelta::from_std(later.duration_since(earlier)).unwrap_or_default();
         match &self.0.runs.clock {
             Some(clock) => clock(),
-            None => self.0.base.0 + TimeDelta::from_std(self.0.base.1.elapsed()).unwrap_or_default(),
+            None if instant < then => began - since(then, instant),
+            None => began + since(instant, then),
         }
     }
 

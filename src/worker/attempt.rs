@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use futures::FutureExt;
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
@@ -42,15 +42,16 @@ const PASS_LIMIT: Duration = Duration::from_secs(10);
 /// How long a submission under way may go on when everything else has to stop.
 const SUBMIT_GRACE: Duration = Duration::from_secs(10);
 
-/// When the worker did what came before the record could begin.
+/// When the worker did what came before the record could begin; as times of the record's own clock once there is one, lest
+/// the wall clock jump in between.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Before {
     /// The round of the loop that found the task began.
-    pub(super) started: DateTime<Utc>,
+    pub(super) started: Instant,
     /// The claim was sent.
-    pub(super) locking: DateTime<Utc>,
+    pub(super) locking: Instant,
     /// The claim was answered.
-    pub(super) locked: DateTime<Utc>,
+    pub(super) locked: Instant,
     /// What it is part of.
     pub(super) trace: Trace,
 }
@@ -112,7 +113,7 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
             site: claimed.task.site.clone(),
             retry_count: claimed.task.retry_count,
             worker: worker.identity.name.clone(),
-            started_at: before.locked,
+            started_at: run.at(before.locked.into()),
             finished_at: run.now(),
             failure: failure.as_ref().map(|failure| (failure.reason.as_str(), failure.code.to_string())),
             steps: run.steps(),
@@ -232,20 +233,25 @@ async fn open_record(
         task_id: task.id,
         fence: claimed.fence,
         retry_count: task.retry_count,
-        started_at: before.locked,
+        started_at: Utc::now() - before.locked.elapsed(),
         meta,
         secrets,
     };
     let run = init_run(&worker.runs, start).await;
     let worker_name = &worker.identity.name;
-    log_step_at(&run, "task_started", before.started, json!({"task_type": task.task_type, "worker": worker_name}));
-    log_step_at(&run, "locking_task", before.locking, json!({}));
-    log_step_at(&run, "task_locked", before.locked, json!({"attempt_id": claimed.fence}));
+    log_step_at(
+        &run,
+        "task_started",
+        run.at(before.started.into()),
+        json!({"task_type": task.task_type, "worker": worker_name}),
+    );
+    log_step_at(&run, "locking_task", run.at(before.locking.into()), json!({}));
+    log_step_at(&run, "task_locked", run.at(before.locked.into()), json!({"attempt_id": claimed.fence}));
     // The statement that locks also sets the status: both are true from its commit on.
     log_step_at(
         &run,
         "status_set_to_running",
-        before.locked,
+        run.at(before.locked.into()),
         json!({"lease_expires_at": rfc3339(claimed.lease_expires_at)}),
     );
     run
