@@ -39,7 +39,8 @@ fn assert_whole_record(program: &Program, id: i64) {
     let dir = program.runs().join(id.to_string());
     let result = program.file(id, "final_result.json");
     assert_eq!(result["task_id"], id);
-    assert_eq!((&result["result"]["success"], &result["result"]["failure_reason"]), (&json!(true), &Value::Null));
+    let ended = (&result["result"]["success"], &result["result"]["failure_reason"]);
+    assert_eq!(ended, (&json!(true), &Value::Null), "{result}");
     assert!(result["execution_time"].as_f64().unwrap() > 0.0);
     assert_eq!(program.file(id, "init.json")["task_id"], id);
     let names: Vec<String> =

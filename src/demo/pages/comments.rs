@@ -252,7 +252,7 @@ fn address(site: &Site, article: &Article, path: &str, receipt: Receipt) -> Stri
             discussion::moderation_hash(site, id)
         );
     }
-    match discussion::newest_page(site, &article.path()) {
+    match discussion::page_of(site, &article.path(), id) {
         1 => format!("{path}#comment-{id}"),
         page => format!("{path}?cpage={page}#comment-{id}"),
     }

@@ -80,11 +80,11 @@ pub(super) fn moderation_hash(site: &Site, id: u64) -> String {
     site.token("preview", &id.to_string())
 }
 
-/// The page of the thread, as a query, on which the newest comment of `article` stands.
-pub(super) fn newest_page(site: &Site, path: &str) -> usize {
+/// The page of the thread on which a published comment stands, whatever has been said since.
+pub(super) fn page_of(site: &Site, path: &str, id: u64) -> usize {
     let records = site.ledger.lock();
     let published = records.comments.iter().filter(|c| c.page == path && c.state == CommentState::Published);
-    published.count().div_ceil(PAGE).max(1)
+    published.filter(|c| c.id <= id).count().div_ceil(PAGE).max(1)
 }
 
 /// The discussion below an article.
