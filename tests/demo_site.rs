@@ -54,7 +54,7 @@ async fn a_comment_is_published_and_its_author_is_sent_to_it() {
     assert_eq!(taken[0].state, CommentState::Published);
     let names: Vec<_> = taken[0].fields.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["comment", "author", "email", "url", "nonce"]);
-    assert_eq!(answer.header("location"), format!("{CANONICAL_ARTICLE}#comment-{}", taken[0].id));
+    assert_eq!(answer.header("location"), format!("{CANONICAL_ARTICLE}?cpage=1#comment-{}", taken[0].id));
     let page = client.get(CANONICAL_ARTICLE).await.text;
     assert!(page.contains(&format!("id=\"comment-{}\"", taken[0].id)));
     assert!(page.contains("Naïve 東京 🌊<br>second line &lt;script&gt;"), "the text is shown, and as text");
@@ -168,7 +168,7 @@ async fn the_form_in_a_frame_posts_inside_the_frame() {
     let nonce = client.get("/embed/salt-roads").await.value_of("nonce");
     let fields = [("comment", "Blisters!"), ("author", "Ada"), ("email", "ada@example.org"), ("nonce", &nonce)];
     let answer = client.post("/embed/salt-roads", &fields).await;
-    assert!(answer.header("location").starts_with("/embed/salt-roads#comment-"));
+    assert!(answer.header("location").starts_with("/embed/salt-roads?cpage=1#comment-"));
     assert_eq!(ledger.comments_on("/articles/salt-roads").len(), 1);
     assert!(client.get("/embed/salt-roads").await.text.contains("Blisters!"));
 }

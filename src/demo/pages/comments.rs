@@ -252,10 +252,9 @@ fn address(site: &Site, article: &Article, path: &str, receipt: Receipt) -> Stri
             discussion::moderation_hash(site, id)
         );
     }
-    match discussion::page_of(site, &article.path(), id) {
-        1 => format!("{path}#comment-{id}"),
-        page => format!("{path}?cpage={page}#comment-{id}"),
-    }
+    // Also for the first page: without a number the newest one is shown, which it may no longer be.
+    let page = discussion::page_of(site, &article.path(), id);
+    format!("{path}?cpage={page}#comment-{id}")
 }
 
 fn failure_page(refusal: Refusal, back: &str) -> Response {
