@@ -307,6 +307,8 @@ async fn an_attempt_that_lives_after_it_was_buried_adds_nothing_even_if_the_buri
     fs::create_dir_all(runs.path("final_result.json/in_the_way")).unwrap();
     fs::create_dir_all(runs.path("final_result.json.damaged")).unwrap();
     assert_eq!(recover_run(&runs.dir, lost(0, 5)).await, Recovered::Unwritable);
+    // As if nothing had been there: only `init.json` can tell.
+    fs::remove_dir_all(runs.path("final_result.json")).unwrap();
     log_step(&run, "fill_form", json!({}));
     assert!(run.is_revoked());
     let steps: Vec<_> = runs.lines().iter().map(|line| line["step"].clone()).collect();
@@ -339,6 +341,21 @@ async fn a_lost_attempt_whose_successor_died_while_it_began_is_completed_where_i
     assert!(matches!(recover_run(&runs.dir, lost(0, 5)).await, Recovered::Written { .. }));
     assert_eq!(runs.json("attempts/0/final_result.json")["attempt"], 5);
     assert!(!runs.path("init.json").exists() && !runs.path("final_result.json").exists());
+}
+
+#[tokio::test]
+async fn what_a_sleeper_left_is_swept_at_the_end_and_nothing_of_a_successor() {
+    let runs = runs();
+    let first = runs.attempt(0, 5).await;
+    fs::write(runs.path(".4711-1.tmp"), "half").unwrap();
+    finalize_run(&first, ended(None)).await;
+    assert!(!runs.path(".4711-1.tmp").exists());
+    // From here on the directory is the next attempt's, which is in the middle of a file.
+    let slow = init_run(&runs.dir, start(1, 6)).await;
+    let _next = runs.attempt(2, 7).await;
+    fs::write(runs.path(".4711-2.tmp"), "half").unwrap();
+    finalize_run(&slow, ended(None)).await;
+    assert!(runs.path(".4711-2.tmp").exists(), "it is not ours to sweep");
 }
 
 #[tokio::test]

@@ -128,8 +128,9 @@ fn finalize(attempt: &Arc<Attempt>, result: &FinalResult) -> Vec<ArtifactRecord>
         Ok(text) => put(attempt, &disk.dir, RESULT, "result", &text),
         Err(error) => attempt.errors.note("result", &error),
     }
-    // Of somebody who stopped while he mended this directory, and may go on: then it is too late.
-    let _ = disk.dir.sweep();
+    // Of somebody who stopped while he mended this directory, and may go on: then it is too late. Fenced: what belongs to the
+    // next attempt is still being written.
+    attempt.commit("result", |disk, _| disk.dir.sweep());
     if let Err(error) = disk.dir.sync() {
         attempt.errors.note("result", &error);
     }
