@@ -20,7 +20,7 @@ CREATE TRIGGER lost_attempts_owe_a_record AFTER UPDATE ON attempts FOR EACH ROW
     WHEN (NEW.status = 'lost' AND OLD.status <> 'lost') EXECUTE FUNCTION owe_record();
 
 -- Those whose time has come and that have ended, each for one caller at a time: the next may try when the wait is over,
--- longer each time, ten minutes at most. After 60 tries, most of a working day, a directory is taken for closed to us.
+-- longer each time, ten minutes at most.
 CREATE FUNCTION claim_records_due(p_limit integer) RETURNS TABLE (
     task_id bigint, fence bigint, retry_count integer, worker text, status attempt_status, started_at timestamptz,
     finished_at timestamptz, execution_time double precision, failure_reason failure_reason, failure_code text, error text,
@@ -31,7 +31,6 @@ AS $$
 DECLARE
     at_time timestamptz := clock_timestamp();
 BEGIN
-    DELETE FROM records_due d WHERE d.due_at <= at_time AND d.tries >= 60;
     RETURN QUERY
     WITH due AS (
         SELECT d.attempt_id FROM records_due d JOIN attempts a ON a.id = d.attempt_id

@@ -190,7 +190,7 @@ async fn a_record_is_due_until_somebody_has_written_it() {
     assert_eq!(ends, [(lost, OwedEnd::Lost), (done, posted)], "one that runs writes its own");
     assert_eq!(queue.claim_records_due(10).await.unwrap(), [], "somebody is about it");
 
-    queue.record_written(done).await.unwrap();
+    queue.record_settled(done).await.unwrap();
     sqlx::query("UPDATE records_due SET due_at = now()").execute(&db.pool).await.unwrap();
     let again = queue.claim_records_due(10).await.unwrap();
     assert_eq!(again.iter().map(|owed| owed.lease).collect::<Vec<_>>(), [lost]);

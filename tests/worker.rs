@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use pagehand::demo::{CANONICAL_ARTICLE, DemoSite};
+use pagehand::queue::WorkerIdentity;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -334,4 +336,28 @@ async fn a_worker_starts_and_works_with_no_database_configured() {
     run(&["worker", "--drain"]).await;
     assert_whole_record(&program, id.trim().parse().unwrap());
     assert_eq!(site.ledger().comments().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_postgres_does_not_take_keeps_back_none_of_the_others() {
+    let (program, site) = set_up().await;
+    let ids = program.enqueue(&[comment(&site, CANONICAL_ARTICLE, 1), comment(&site, CANONICAL_ARTICLE, 2)]).await;
+    let gone = WorkerIdentity { name: "gone".to_owned(), incarnation: "gone-1".to_owned() };
+    let lost = program.db.queue().await.claim(&gone, 2, Duration::from_secs(60)).await.unwrap();
+    let bad = lost.iter().map(|claimed| claimed.fence.0).min().unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON steps FOR EACH ROW WHEN (NEW.attempt_id = {bad}) EXECUTE FUNCTION refuse();
+         UPDATE tasks SET lease_expires_at = now()"
+    )))
+    .execute(&program.db.pool)
+    .await
+    .unwrap();
+    program.drain().await;
+    for id in ids {
+        assert_eq!(program.show(id).await["status"], "completed");
+    }
+    let due: Vec<i64> =
+        sqlx::query_scalar("SELECT attempt_id FROM records_due").fetch_all(&program.db.pool).await.unwrap();
+    assert_eq!(due, [bad], "the other one has its record");
 }

@@ -39,6 +39,8 @@ pub struct OwedRecord {
     pub execution_time: Duration,
     /// How it ended.
     pub end: OwedEnd,
+    /// How often it has been due, this time included.
+    pub tries: u32,
 }
 
 impl Queue {
@@ -71,7 +73,7 @@ impl Queue {
                 r#"SELECT task_id AS "task_id!", fence AS "fence!", retry_count AS "retry_count!", worker AS "worker!",
                           status::text AS "status!", started_at AS "started_at!", finished_at AS "finished_at!",
                           execution_time AS "execution_time!", failure_reason::text AS failure_reason, failure_code,
-                          error, failure, result
+                          error, failure, result, tries AS "tries!"
                    FROM claim_records_due($1)"#,
                 i32::try_from(limit).unwrap_or(i32::MAX),
             )
@@ -85,6 +87,7 @@ impl Queue {
             started_at: row.started_at,
             finished_at: row.finished_at,
             execution_time: Duration::try_from_secs_f64(row.execution_time).unwrap_or_default(),
+            tries: count(row.tries),
             end: match row.status.as_str() {
                 "lost" => OwedEnd::Lost,
                 "cancelled" => OwedEnd::Cancelled,
@@ -100,11 +103,11 @@ impl Queue {
         Ok(owed.collect())
     }
 
-    /// The final result of this attempt is on a disk.
+    /// The final result of this attempt is on a disk, or is given up: it is not due any more.
     ///
     /// # Errors
     /// Postgres can't be reached.
-    pub async fn record_written(&self, lease: Lease) -> Result<(), QueueError> {
+    pub async fn record_settled(&self, lease: Lease) -> Result<(), QueueError> {
         repeated(is_transient, || {
             sqlx::query!("DELETE FROM records_due WHERE attempt_id = $1", lease.fence.0).execute(&self.pool)
         })

@@ -12,12 +12,14 @@ use serde_json::{Map, Value};
 use super::Worker;
 use super::verdict::Ended;
 use crate::fault;
-use crate::queue::{Lapsed, Outcome, OwedEnd, QueueError, Settled, Settlement, WorkerIdentity};
+use crate::queue::{Lapsed, Outcome, OwedEnd, OwedRecord, QueueError, Settled, Settlement, WorkerIdentity};
 use crate::retry::Reconnect;
 use crate::telemetry::{EndedAttempt, Finished, Recovered, finished_run, recover_run};
 
 /// Tasks taken back in one round.
 const BATCH: u32 = 100;
+/// So often a final result is tried: with the waits between, for most of a working day.
+const MOST_TRIES: u32 = 60;
 /// After Postgres was away many leases have run out at once, also of workers that live and have outcomes to deliver. They
 /// are given this long to do so. Longer than they wait between two tries.
 const DELIVERY: Duration = Duration::from_secs(8);
@@ -88,46 +90,76 @@ async fn take_back(worker: &Worker, earlier: Option<&WorkerIdentity>) -> Result<
 }
 
 /// Writes the final results that are due: of attempts that were taken back, now or by a worker that died over it, and of
-/// those that ended while nothing could be written.
+/// those that ended while nothing could be written. One that can't be put on record keeps back none of the others.
 pub(super) async fn write_records(worker: &Worker) -> Result<(), QueueError> {
     for owed in worker.queue.claim_records_due(BATCH).await? {
-        if !fault::guard!("record.due") {
-            continue;
-        }
-        let lease = owed.lease;
-        let mut meta = Map::new();
-        meta.insert("worker".to_owned(), owed.worker.into());
-        let (failure, details) = match owed.end {
-            OwedEnd::Lost => (Some(Ended::worker_lost()), Map::new()),
-            OwedEnd::Cancelled => (Some(Ended::Cancelled.failure()), Map::new()),
-            OwedEnd::Failed(failure) => (Some(failure), Map::new()),
-            OwedEnd::Succeeded(Value::Object(details)) => (None, details),
-            OwedEnd::Succeeded(_) => (None, Map::new()),
+        let (lease, tries) = (owed.lease, owed.tries);
+        let settled = match fault::guard!("record.due") {
+            true => write_record(worker, owed).await,
+            false => continue,
         };
-        let attempt = EndedAttempt {
-            task_id: lease.task_id,
-            fence: lease.fence,
-            retry_count: owed.retry_count,
-            started_at: owed.started_at,
-            completed_at: owed.finished_at,
-            execution_time: owed.execution_time,
-            failure,
-            details,
-            meta,
-        };
-        fault::point!("reaper.recover.before");
-        match recover_run(&worker.runs, attempt).await {
-            // What it had done and not sent is on record as well, where its files can be seen.
-            Recovered::Written { steps, artifacts } => worker.queue.complete_lost(lease, &steps, &artifacts).await?,
-            Recovered::Finished(_) => {}
-            // It is due again later.
-            Recovered::Unwritable => continue,
+        match settled {
+            Ok(true) => {}
+            Ok(false) if tries < MOST_TRIES => {}
+            Ok(false) => {
+                tracing::error!(
+                    event = "record.given_up",
+                    task_id = lease.task_id.0,
+                    attempt = lease.fence.0,
+                    tries,
+                    "the final result of an attempt can't be written; see what is wrong with its directory"
+                );
+                worker.queue.record_settled(lease).await?;
+            }
+            Err(error) if error.is_transient() || !fault::guard!("record.others") => return Err(error),
+            Err(error) => tracing::error!(
+                event = "record.not_stored",
+                task_id = lease.task_id.0,
+                attempt = lease.fence.0,
+                error = %error,
+                "postgres can't store what a lost attempt left"
+            ),
         }
-        fault::point!("reaper.recover.after");
-        worker.queue.record_written(lease).await?;
     }
     Ok(())
 }
+
+/// Whether the final result is on the disk now.
+async fn write_record(worker: &Worker, owed: OwedRecord) -> Result<bool, QueueError> {
+    let lease = owed.lease;
+    let mut meta = Map::new();
+    meta.insert("worker".to_owned(), owed.worker.into());
+    let (failure, details) = match owed.end {
+        OwedEnd::Lost => (Some(Ended::worker_lost()), Map::new()),
+        OwedEnd::Cancelled => (Some(Ended::Cancelled.failure()), Map::new()),
+        OwedEnd::Failed(failure) => (Some(failure), Map::new()),
+        OwedEnd::Succeeded(Value::Object(details)) => (None, details),
+        OwedEnd::Succeeded(_) => (None, Map::new()),
+    };
+    let attempt = EndedAttempt {
+        task_id: lease.task_id,
+        fence: lease.fence,
+        retry_count: owed.retry_count,
+        started_at: owed.started_at,
+        completed_at: owed.finished_at,
+        execution_time: owed.execution_time,
+        failure,
+        details,
+        meta,
+    };
+    fault::point!("reaper.recover.before");
+    match recover_run(&worker.runs, attempt).await {
+        // What it had done and not sent is on record as well, where its files can be seen.
+        Recovered::Written { steps, artifacts } => worker.queue.complete_lost(lease, &steps, &artifacts).await?,
+        Recovered::Finished(_) => {}
+        // It is due again later.
+        Recovered::Unwritable => return Ok(false),
+    }
+    fault::point!("reaper.recover.after");
+    worker.queue.record_settled(lease).await?;
+    Ok(true)
+}
+
 /// Settles an attempt as its final result says, if it has one; whether it is settled.
 async fn adopt(worker: &Worker, attempt: &Lapsed) -> Result<bool, QueueError> {
     let lease = attempt.lease;

@@ -100,6 +100,7 @@ const GUARDS: &[(Guard, Proof)] = &[
     (Code("reaper.adopt"), Test("outcomes", "the_result_of_a_worker_that_died_before_it_could_settle_is_adopted")),
     (Code("reaper.same_process"), Test("outcomes", "a_result_that_an_attempt_of_another_database_left_is_not_adopted")),
     (Code("record.due"), Kill("step.fill_form.after", "kill")),
+    (Code("record.others"), Test("worker", "a_record_that_postgres_does_not_take_keeps_back_none_of_the_others")),
     (Code("file.sync"), Kill("file.final_result.json.after", "power")),
     (Code("file.sweep"), TORN),
     (Code("steps.mend"), TORN),
