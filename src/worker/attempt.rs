@@ -301,18 +301,12 @@ async fn carry_out(
         redactor: run.redactor(),
     };
     let options = TabOptions { user_agent: Some(user_agent.clone()), proxy: upstream, policy, deadline };
-    let opening = async {
-        tokio::select! {
-            ended = held.stopped() => Err(ended),
-            opened = worker.open_tab(options) => opened.map_err(Ended::Failed),
-        }
+    let (opening, asking) = (worker.open_tab(options), worker.check_robots(&enrolment, &task.url, way));
+    // At the same time; a tab that is not wanted after all is closed when it is dropped.
+    let (tab, ()) = tokio::select! {
+        ended = held.stopped() => return Err(ended),
+        ready = futures::future::try_join(opening, asking) => ready.map_err(Ended::Failed)?,
     };
-    let (tab, allowed) = tokio::join!(opening, worker.check_robots(&enrolment, &task.url, way));
-    let tab = tab?;
-    if let Err(refused) = allowed {
-        tokio::spawn(tab.close());
-        return Err(Ended::Failed(refused));
-    }
     if let Some(pass) = pass {
         let given = tab.pass_as_tester(pass, PASS_LIMIT).await;
         given.map_err(|error| Ended::Failed(error.to_failure()))?;
