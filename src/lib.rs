@@ -24,5 +24,6 @@ pub mod seal; // encrypts what tasks keep secret in rows
 pub mod site; // origins, enrolments, private addresses, profiles
 pub mod task; // what the queue holds
 pub mod telemetry; // the record on disk
+pub mod tls; // TLS as a client
 pub mod web; // HTTP API and dashboard
 pub mod worker; // claim → attempt → record → settle

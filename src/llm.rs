@@ -3,7 +3,6 @@
 //! Which endpoint is the configuration's to say, never a task's. The answer must fit a JSON schema; whoever asked checks
 //! what it says all the same. Every call comes with the tokens that it used, also one that failed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, StatusCode, header};
@@ -17,10 +16,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
 use url::Url;
 
 use crate::cost::ModelCall;
+use crate::tls;
 
 /// Most bytes of an answer.
 const MAX_ANSWER: usize = 256 << 10;
@@ -179,7 +178,8 @@ impl Client {
             return self.exchange(stream, body).await;
         }
         let name = ServerName::try_from(host.to_owned()).map_err(|error| unreachable(error.to_string()))?;
-        let stream = tls().connect(name, stream).await.map_err(|error| unreachable(error.to_string()))?;
+        let stream =
+            tls::connector(tls::roots()).connect(name, stream).await.map_err(|error| unreachable(error.to_string()))?;
         self.exchange(stream, body).await
     }
 
@@ -226,11 +226,4 @@ fn content(completion: &Completion) -> Result<Value, LlmError> {
     let text = completion.choices.first().and_then(|choice| choice.message.content.as_deref());
     let text = text.ok_or_else(|| LlmError::Nonsense("it is empty".to_owned()))?;
     serde_json::from_str(text).map_err(|error| LlmError::Nonsense(format!("it is not JSON ({error})")))
-}
-
-/// With the process' one provider, and the roots that browsers have too.
-fn tls() -> TlsConnector {
-    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    TlsConnector::from(Arc::new(config))
 }

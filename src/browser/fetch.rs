@@ -1,7 +1,6 @@
 //! One text from a site, by the same way out as its pages: through a guarded proxy, the task's upstream included.
 
 use std::io;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, header};
@@ -11,11 +10,11 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::egress::{EgressPolicy, EgressProxy, OWN_ANSWER, UpstreamProxy};
 use super::pass::SitePass;
+use crate::tls;
 
 /// Redirects that are followed, as RFC 9309 asks for.
 const REDIRECTS: usize = 5;
@@ -92,7 +91,7 @@ async fn get(
             let stream = tunnel(stream, &format!("{host}:{}", url.port().unwrap_or(443))).await?;
             let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
             let name = ServerName::try_from(name).map_err(io::Error::other)?;
-            send(tls().connect(name, stream).await?, request).await
+            send(tls::connector(tls::roots()).connect(name, stream).await?, request).await
         }
     }
 }
@@ -134,11 +133,4 @@ async fn read(mut body: hyper::body::Incoming, max: usize) -> io::Result<Vec<u8>
         }
     }
     Ok(all)
-}
-
-/// With the process' one provider, and the roots that browsers have too.
-fn tls() -> TlsConnector {
-    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    TlsConnector::from(Arc::new(config))
 }

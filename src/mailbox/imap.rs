@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_imap::error::Error as ImapError;
@@ -15,13 +14,12 @@ use mail_parser::{Address, HeaderValue, MessageParser};
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::{Letter, letter};
 use crate::config::{Mailbox, Tls};
+use crate::tls;
 
 /// How long connecting, and every single command, may take.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
@@ -213,7 +211,7 @@ async fn greeted<T: AsyncRead + AsyncWrite + Unpin + fmt::Debug + Send>(
 }
 
 async fn protect(stream: TcpStream, host: &str, settings: &Mailbox) -> Result<Box<dyn Stream>, Trouble> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut roots = tls::roots();
     if let Some(path) = &settings.ca_file {
         let refuse = |problem: String| Trouble::Settings(format!("ca_file {}: {problem}", path.display()));
         let certificates = CertificateDer::pem_file_iter(path).map_err(|error| refuse(error.to_string()))?;
@@ -222,13 +220,8 @@ async fn protect(stream: TcpStream, host: &str, settings: &Mailbox) -> Result<Bo
             roots.add(certificate).map_err(|error| refuse(error.to_string()))?;
         }
     }
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Trouble::Settings(error.to_string()))?;
-    let config = builder.with_root_certificates(roots).with_no_client_auth();
     let name = ServerName::try_from(host.to_owned()).map_err(|error| Trouble::Settings(format!("host: {error}")))?;
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+    let stream = tls::connector(roots).connect(name, stream).await;
     stream.map(|stream| Box::new(stream) as Box<dyn Stream>).map_err(|error| Trouble::Connect(format!("TLS: {error}")))
 }
 
