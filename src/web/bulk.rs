@@ -82,20 +82,7 @@ fn of_bulk(bulk: BulkRetry) -> wire::BulkReport {
 /// `GET /runs/retry`: what `POST` to the same address would retry.
 #[utoipa::path(get, path = "/runs/retry", tag = "runs",
     params(
-        ("failure_reason" = Option<String>, Query, description = "as for GET /runs, like all its filters"),
-        ("failure_code" = Option<String>, Query, description = "for example nav.timeout"),
-        ("task_type" = Option<String>, Query, description = "comment or registration"),
-        ("site" = Option<String>, Query, description = "an origin"),
-        ("since" = Option<String>, Query, description = "enqueued at or after"),
-        ("until" = Option<String>, Query, description = "enqueued before"),
-        ("q" = Option<String>, Query, description = "a number, or a part of address, error or code"),
-        ("min_retries" = Option<u32>, Query, description = "with at least so many attempts before the latest", maximum = 1000000),
-        ("failed_step" = Option<String>, Query, description = "in one of whose attempts the step of this name failed"),
-        ("not_status" = Option<String>, Query, description = "in none of these, with commas between them"),
-        ("not_failure_reason" = Option<String>, Query, description = "none of these reasons"),
-        ("not_failure_code" = Option<String>, Query, description = "none of these codes"),
-        ("not_task_type" = Option<String>, Query, description = "none of these task types"),
-        ("not_site" = Option<String>, Query, description = "none of these origins"),
+        wire::FilterParams,
     ),
     responses(
         (status = 200, description = "how many", content((wire::BulkPreview = "application/json"), (String = "text/html"))),

@@ -3,11 +3,59 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::queue;
 use crate::record::rfc3339;
 use crate::telemetry::shown_url;
+
+/// The filters that every list of runs has, and its export, and a retry of many; `Fields::filter` reads them.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it is written down for the OpenAPI document; the fields are read with their own errors")]
+pub struct FilterParams {
+    /// One of the eleven.
+    failure_reason: Option<String>,
+    /// For example `nav.timeout`.
+    failure_code: Option<String>,
+    /// `comment` or `registration`.
+    task_type: Option<String>,
+    /// An origin, for example `https://example.org`.
+    site: Option<String>,
+    /// Enqueued at or after: RFC 3339, a date, or `24h`, `7d` ago.
+    since: Option<String>,
+    /// Enqueued before.
+    until: Option<String>,
+    /// A number, or a part of address, error or code; looked for in 25,000 runs at a time.
+    q: Option<String>,
+    /// With at least so many attempts before the latest.
+    #[param(maximum = 1_000_000)]
+    min_retries: Option<u32>,
+    /// In one of whose attempts the step of this name failed.
+    failed_step: Option<String>,
+    /// In none of these, with commas between them.
+    not_status: Option<String>,
+    /// None of these reasons.
+    not_failure_reason: Option<String>,
+    /// None of these codes.
+    not_failure_code: Option<String>,
+    /// None of these task types.
+    not_task_type: Option<String>,
+    /// None of these origins.
+    not_site: Option<String>,
+}
+
+/// How a list is paged.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "as FilterParams")]
+pub struct PageParams {
+    /// 1 to 200; 50 where nothing is said.
+    #[param(minimum = 1, maximum = 200)]
+    limit: Option<u32>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+}
 
 /// A page of runs, newest first.
 #[derive(Debug, Serialize, ToSchema)]
