@@ -131,16 +131,8 @@ async fn vacuum(pool: &PgPool) {
 }
 
 async fn enrol(queue: &Queue, origin: &str, max_concurrency: Option<u32>) {
-    let site = NewEnrolment {
-        origin: origin.parse().expect("an origin"),
-        authorized_by: "the benchmark".to_owned(),
-        authorized_until: None,
-        allow_private: false,
-        max_concurrency,
-        per_minute: None,
-        task_types: None,
-        manners: Default::default(),
-    };
+    let origin = origin.parse().expect("an origin");
+    let site = NewEnrolment { max_concurrency, ..NewEnrolment::new(origin, "the benchmark") };
     queue.add_site(&site).await.expect("a site can be enrolled");
 }
 

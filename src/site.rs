@@ -202,6 +202,22 @@ pub struct NewEnrolment {
     pub manners: Manners,
 }
 
+impl NewEnrolment {
+    /// A public site, for as long as nobody removes it, at any pace and for any type of task.
+    pub fn new(origin: Origin, authorized_by: &str) -> NewEnrolment {
+        NewEnrolment {
+            origin,
+            authorized_by: authorized_by.to_owned(),
+            authorized_until: None,
+            allow_private: false,
+            max_concurrency: None,
+            per_minute: None,
+            task_types: None,
+            manners: Manners::default(),
+        }
+    }
+}
+
 /// An enrolled site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Enrolment {

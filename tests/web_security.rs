@@ -51,16 +51,7 @@ async fn start() -> TestApp {
 }
 
 async fn fill(queue: &Queue) {
-    let site = NewEnrolment {
-        origin: "https://example.org".parse().unwrap(),
-        authorized_by: "Ann".to_owned(),
-        authorized_until: None,
-        allow_private: false,
-        max_concurrency: None,
-        per_minute: None,
-        task_types: None,
-        manners: Default::default(),
-    };
+    let site = NewEnrolment::new("https://example.org".parse().unwrap(), "Ann");
     queue.add_site(&site).await.unwrap();
     let task = NewTask::from_value(&comment()).unwrap();
     queue.enqueue(std::slice::from_ref(&task), 0).await.unwrap();

@@ -125,16 +125,7 @@ async fn enqueue(
     );
     let origin =
         site.origin().parse().map_err(|problem: String| anyhow::anyhow!("the demo site's origin {problem}"))?;
-    let enrolment = NewEnrolment {
-        origin,
-        authorized_by: "the demo itself".to_owned(),
-        authorized_until: None,
-        allow_private: true,
-        max_concurrency: None,
-        per_minute: None,
-        task_types: None,
-        manners: Default::default(),
-    };
+    let enrolment = NewEnrolment { allow_private: true, ..NewEnrolment::new(origin, "the demo itself") };
     queue.add_site(&enrolment).await.context("the demo site can't be enrolled")?;
     let tasks: Result<Vec<NewTask>, _> =
         scenarios.iter().map(|scenario| NewTask::from_value(&scenario.line(&site.origin()))).collect();

@@ -64,16 +64,8 @@ impl Cluster {
         queue.migrate().await.expect("the schema is made");
         let pool = PgPoolOptions::new().max_connections(2).connect(&server.url()).await.expect("postgres answers");
         let site = Site::start().await;
-        let enrolment = NewEnrolment {
-            origin: site.origin.parse().expect("it is an origin"),
-            authorized_by: "the harness".to_owned(),
-            authorized_until: None,
-            allow_private: true,
-            max_concurrency: None,
-            per_minute: None,
-            task_types: None,
-            manners: Default::default(),
-        };
+        let origin = site.origin.parse().expect("it is an origin");
+        let enrolment = NewEnrolment { allow_private: true, ..NewEnrolment::new(origin, "the harness") };
         queue.add_site(&enrolment).await.expect("the site is enrolled");
         let proxy = Proxy::start(&server.url());
         let data_dir = server.log_path().parent().expect("a log is in a directory").join("data");

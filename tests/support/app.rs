@@ -53,16 +53,7 @@ impl TestApp {
         let db = TestDb::new().await;
         let queue = db.queue().await;
         let runs = tempfile::tempdir().unwrap();
-        let site = NewEnrolment {
-            origin: "https://example.org".parse().unwrap(),
-            authorized_by: "Ann".to_owned(),
-            authorized_until: None,
-            allow_private: false,
-            max_concurrency: None,
-            per_minute: None,
-            task_types: None,
-            manners: Default::default(),
-        };
+        let site = NewEnrolment::new("https://example.org".parse().unwrap(), "Ann");
         queue.add_site(&site).await.unwrap();
         let server = web::Server::bind(settings("127.0.0.1:0", tokens), queue.clone(), runs.path().to_owned()).await;
         let server = server.unwrap();

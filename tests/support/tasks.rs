@@ -49,16 +49,8 @@ pub async fn add(queue: &Queue, tasks: &[NewTask]) -> Vec<TaskId> {
 
 /// A site with these limits.
 pub fn site(origin: &str, max_concurrency: Option<u32>, per_minute: Option<u32>) -> NewEnrolment {
-    NewEnrolment {
-        origin: origin.parse().unwrap(),
-        authorized_by: "the tests".to_owned(),
-        authorized_until: None,
-        allow_private: true,
-        max_concurrency,
-        per_minute,
-        task_types: None,
-        manners: Default::default(),
-    }
+    let site = NewEnrolment::new(origin.parse().unwrap(), "the tests");
+    NewEnrolment { allow_private: true, max_concurrency, per_minute, ..site }
 }
 
 pub async fn claim(queue: &Queue, limit: u32) -> Vec<Claimed> {
