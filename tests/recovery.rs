@@ -26,6 +26,8 @@ const BODY: &str = "Words that nobody else would write here, 4711.";
 enum Manner {
     /// Comments stand on the second page.
     OlderPage,
+    /// The same, and it answers: with the page that does not show them.
+    OlderPageSilently,
     /// Comments stand on no page.
     Nowhere,
     /// Accounts can log in.
@@ -65,6 +67,11 @@ impl Site {
         self.sent.lock().unwrap().len()
     }
 
+    fn comment_task(&self) -> Value {
+        json!({"task_type": "comment", "url": format!("{}/post", self.origin),
+               "payload": {"author": "Ann Example", "email": "ann@example.org", "body": BODY}})
+    }
+
     /// Has a worker submit the task and die before the answer; then another one takes over.
     async fn lose_one_worker(&self, task: Value) -> (Program, i64) {
         let program = Program::new().await;
@@ -79,9 +86,7 @@ impl Site {
     }
 
     async fn comment(&self) -> (Program, i64) {
-        let task = json!({"task_type": "comment", "url": format!("{}/post", self.origin),
-                          "payload": {"author": "Ann Example", "email": "ann@example.org", "body": BODY}});
-        self.lose_one_worker(task).await
+        self.lose_one_worker(self.comment_task()).await
     }
 
     async fn account(&self) -> (Program, i64) {
@@ -93,6 +98,9 @@ impl Site {
 
 async fn hang(State(site): State<Site>, Form(sent): Form<Value>) -> Response {
     site.sent.lock().unwrap().push(sent);
+    if site.manner == Manner::OlderPageSilently {
+        return Redirect::to("/post").into_response();
+    }
     std::future::pending().await
 }
 
@@ -104,6 +112,7 @@ struct Page {
 async fn post_page(State(site): State<Site>, Query(page): Query<Page>) -> Html<String> {
     let older = page.cpage == Some(1);
     let shown = match site.manner {
+        Manner::OlderPageSilently if older && site.sent() > 0 => format!("<li><b>Ann Example</b><p>{BODY}</p></li>"),
         Manner::OlderPage if older => {
             format!("<li><b>Ann Example</b><p>Your comment is awaiting moderation.</p><p>{BODY}</p></li>")
         }
@@ -236,5 +245,18 @@ async fn an_account_is_found_by_what_the_form_says_while_it_is_typed() {
     let result = result(&program, id);
     assert_eq!((&result["recovered"], &result["outcome"]), (&json!(true), &json!("registered")), "{result}");
     assert!(result["evidence"].as_str().unwrap().contains("already registered"), "{result}");
+    assert_eq!(site.sent(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comment_that_the_answer_does_not_show_is_found_on_a_further_page() {
+    let site = Site::start(Manner::OlderPageSilently).await;
+    let program = Program::new().await;
+    program.enrol(&site.origin).await;
+    let id = program.enqueue(&[site.comment_task()]).await[0];
+    program.drain().await;
+    let result = result(&program, id);
+    assert_eq!((&result["outcome"], &result["retry_count"]), (&json!("posted"), &json!(0)), "{result}");
+    assert!(result["comment_url"].as_str().unwrap().contains("cpage=1"), "{result}");
     assert_eq!(site.sent(), 1);
 }

@@ -12,7 +12,7 @@ use super::filling::{Filled, Plan, Sent, carry_through, is_answered, unanswered,
 use super::forms::{Dictionary, FormKind, Role};
 use super::gate::{Submission, fingerprint};
 use super::verdict::{Needle, Shown, invalid_fields, refusal, refused_by_answer, said, saying};
-use super::{Automation, Context, Success, failed, obstacles, pins, recovery};
+use super::{Automation, Context, Success, obstacles, pins, recovery};
 use crate::browser::{Exchange, SubmitReport};
 use crate::failure::mapper::map_status;
 use crate::failure::{Failure, FailureReason};
@@ -190,7 +190,8 @@ async fn verify(
     }
 }
 
-/// The page does not show the comment by itself: load it anew, which changes nothing, and look.
+/// The page does not show the comment by itself: load it anew, which changes nothing, and look there and on its further
+/// pages.
 async fn look_again(
     ctx: &Context,
     payload: &CommentPayload,
@@ -198,13 +199,22 @@ async fn look_again(
     already: usize,
     verdict: Verdict,
 ) -> Result<Success, Failure> {
-    let again = ctx.tab.goto(&ctx.task.url, ctx.limits.navigation).await.map_err(failed);
-    let shown = match again {
-        Ok(_) => ctx.read_text().await.is_ok_and(|page| needle.count(&page.text) > already),
-        Err(_) => false,
+    let again = ctx.tab.goto(&ctx.task.url, ctx.limits.navigation).await.is_ok();
+    // What was there before proves nothing, so it has to be one more on the same page. A site that says that it took it is
+    // not gone through.
+    let shown = match (again, &verdict) {
+        (true, Verdict::Silent) if already == 0 => {
+            recovery::look_for_comment(ctx, payload).await.ok().and_then(|(found, _)| found)
+        }
+        (true, _) if ctx.read_text().await.is_ok_and(|page| needle.count(&page.text) > already) => {
+            Some(Success::new("posted").with("comment_url", address(ctx, needle, payload).await))
+        }
+        _ => None,
     };
+    if let Some(shown) = shown {
+        return Ok(shown);
+    }
     match verdict {
-        _ if shown => Ok(Success::new("posted").with("comment_url", address(ctx, needle, payload).await)),
         Verdict::Accepted(words) => Ok(Success::new("held_for_moderation").with("evidence", words)),
         _ => Err(uncertain(
             "the submission was sent and answered, and the page neither shows the comment nor says anything about it",

@@ -31,11 +31,27 @@ const MOST_LOGINS: usize = 3;
 /// So many lines around a comment belong to it: who wrote it, and that it waits for approval.
 const LINES_AROUND: usize = 6;
 
-/// Looks for a comment, beginning with the page that is open.
+/// Looks for the comment of an earlier attempt, beginning with the page that is open.
 ///
 /// # Errors
 /// `outcome.uncertain`: it is not to be seen. Any other: the page could not be read, so nothing is known.
 pub(super) async fn find_comment(ctx: &Context, payload: &CommentPayload) -> Result<Success, Failure> {
+    let (found, pages) = look_for_comment(ctx, payload).await?;
+    let pages =
+        if pages == 1 { "the page does not show it".to_owned() } else { format!("none of {pages} pages shows it") };
+    let missing = || uncertain(&format!("an earlier attempt let the comment go and was lost, and {pages}"));
+    found.map(|found| found.with("recovered", true)).ok_or_else(missing)
+}
+
+/// What became of a comment by the page that is open and its further pages; None where none shows it. Also how many were
+/// looked at.
+///
+/// # Errors
+/// A page could not be read, so nothing is known.
+pub(super) async fn look_for_comment(
+    ctx: &Context,
+    payload: &CommentPayload,
+) -> Result<(Option<Success>, usize), Failure> {
     let needle = Needle::new(&payload.body);
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let mut next: Vec<String> = Vec::new();
@@ -47,7 +63,7 @@ pub(super) async fn find_comment(ctx: &Context, payload: &CommentPayload) -> Res
         if shows(&page.text, &needle, payload) {
             let outcome = if awaits_approval(&page.text, &needle) { "held_for_moderation" } else { "posted" };
             let address = address(ctx, &needle, payload).await;
-            return Ok(Success::new(outcome).with("recovered", true).with("comment_url", address));
+            return Ok((Some(Success::new(outcome).with("comment_url", address)), pages + 1));
         }
         pages += 1;
         let further = ctx.tab.call::<Vec<String>>(&ctx.tab.main_frame(), FURTHER, &[], ctx.limits.look).await;
@@ -57,7 +73,7 @@ pub(super) async fn find_comment(ctx: &Context, payload: &CommentPayload) -> Res
             }
         }
         if pages > MOST_PAGES || next.is_empty() {
-            break;
+            return Ok((None, pages));
         }
         let landed = ctx.open("look_at_further_page", &next.remove(0)).await?;
         if let Some(failure) = super::obstacles::refused_by_status(&landed).filter(|failure| failure.retryable) {
@@ -65,9 +81,6 @@ pub(super) async fn find_comment(ctx: &Context, payload: &CommentPayload) -> Res
             return Err(failure);
         }
     }
-    let pages =
-        if pages == 1 { "the page does not show it".to_owned() } else { format!("none of {pages} pages shows it") };
-    Err(uncertain(&format!("an earlier attempt let the comment go and was lost, and {pages}")))
 }
 
 fn shows(page: &str, needle: &Needle, payload: &CommentPayload) -> bool {
