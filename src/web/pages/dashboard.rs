@@ -221,7 +221,7 @@ fn failures(range: Range, summary: &Summary) -> Markup {
                     tbody {
                         @for failure in &summary.failures {
                             tr {
-                                th scope="row" { (failure.failure_reason) }
+                                th scope="row" { (format::name(&failure.failure_reason)) }
                                 td class="num" {
                                     a href={ "/runs?status=failed&failure_reason=" (failure.failure_reason) "&since=" (range.as_str()) } { (format::number(failure.n)) }
                                 }
@@ -275,7 +275,7 @@ fn steps(range: Range, steps: &[StepSummary]) -> Markup {
 fn row(range: Range, step: &StepSummary) -> Markup {
     html! {
         tr {
-            th scope="row" { (step.name) }
+            th scope="row" { (format::name(&step.name)) }
             td class="num" { (format::number(step.n)) }
             td class="num" { (format::took(step.avg_ms)) }
             td class="num" { @if let Some(p95) = step.p95_ms { (format::took(p95)) } }

@@ -34,6 +34,11 @@ fn distance(seconds: i64) -> String {
     if seconds < 0 { format!("in {n} {unit}") } else { format!("{n} {unit} ago") }
 }
 
+/// A name of words with underscores, which may be broken after each of them.
+pub fn name(name: &str) -> Markup {
+    html! { @for part in name.split_inclusive('_') { (part) wbr; } }
+}
+
 /// A length of time in milliseconds: `0.4 ms`, `120 ms`, `4.2 s`, `2 min 5 s`.
 pub fn duration(ms: f64) -> String {
     match ms {
