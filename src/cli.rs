@@ -7,8 +7,8 @@ use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::failure::FailureReason;
-use crate::queue::Cursor;
-use crate::site::{QuietHours, check_contact};
+use crate::queue::{Cursor, ago};
+use crate::site::{Origin, QuietHours, check_contact};
 use crate::task::{TaskId, TaskStatus};
 
 /// Works off comment and registration tasks in headless Chrome, and leaves a full record of each.
@@ -387,15 +387,32 @@ pub enum RunsCommand {
         #[arg(required = true)]
         ids: Vec<TaskId>,
     },
-    /// Write runs as JSON lines, each as `runs show --json` prints it
+    /// Write index.html into a runs directory: all its runs with links to their reports; opens from disk
+    Index {
+        /// The directory; without it runs.dir
+        dir: Option<PathBuf>,
+    },
+    /// Write runs, each as `runs show --json` prints it, or as a row of a table
     Export {
         /// Which ones.
         #[command(flatten)]
         filter: FilterArgs,
+        /// As JSON lines with attempts and steps, or as CSV without
+        #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
+        format: ExportFormat,
         /// Where to; without it standard output
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+}
+
+/// How runs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ExportFormat {
+    /// A JSON object a line.
+    Jsonl,
+    /// A table for spreadsheets.
+    Csv,
 }
 
 /// `pagehand top`.
@@ -427,14 +444,14 @@ pub struct FilterArgs {
     /// comment or registration
     #[arg(long)]
     pub task_type: Option<String>,
-    /// Origin
+    /// Origin, for example https://example.org
     #[arg(long)]
-    pub site: Option<String>,
-    /// Enqueued at or after this time, or day in UTC
-    #[arg(long, value_parser = parse_since)]
+    pub site: Option<Origin>,
+    /// Enqueued at or after this time, or day in UTC, or so long ago: 24h, 7d
+    #[arg(long, value_parser = parse_from)]
     pub since: Option<DateTime<Utc>>,
-    /// Enqueued before this time, or before the day after this one
-    #[arg(long, value_parser = parse_until)]
+    /// Enqueued before this time, or before the day after this one, or so long ago
+    #[arg(long, value_parser = parse_to)]
     pub until: Option<DateTime<Utc>>,
     /// Part of the URL or of the error, or an id
     #[arg(long)]
@@ -459,7 +476,7 @@ pub struct FilterArgs {
     pub not_task_type: Vec<String>,
     /// None of these origins
     #[arg(long, value_delimiter = ',')]
-    pub not_site: Vec<String>,
+    pub not_site: Vec<Origin>,
 }
 
 /// `pagehand inspect`.
@@ -504,6 +521,18 @@ fn parse_since(text: &str) -> Result<DateTime<Utc>, String> {
         Ok(day) => Ok(day.and_time(NaiveTime::MIN).and_utc()),
         Err(_) => text.parse().map_err(|_| "write it like 2027-01-31 or 2027-01-31T12:00:00Z".to_owned()),
     }
+}
+
+fn parse_from(text: &str) -> Result<DateTime<Utc>, String> {
+    ago(text, Utc::now())
+        .map_or_else(|| parse_since(text), Ok)
+        .map_err(|problem| format!("{problem}, or 24h or 7d (ago)"))
+}
+
+fn parse_to(text: &str) -> Result<DateTime<Utc>, String> {
+    ago(text, Utc::now())
+        .map_or_else(|| parse_until(text), Ok)
+        .map_err(|problem| format!("{problem}, or 24h or 7d (ago)"))
 }
 
 fn parse_until(text: &str) -> Result<DateTime<Utc>, String> {

@@ -66,7 +66,7 @@ pub use proxies::{NewProxy, Proxy, ProxyId};
 pub use reap::{Lapsed, Reaped};
 pub use records::{OwedEnd, OwedRecord};
 pub use robots::KeptRobots;
-pub use runs::{Artifact, Attempt, Cursor, REACH, RunDetail, RunFilter, RunPage, RunSummary, Step, Without};
+pub use runs::{Artifact, Attempt, Cursor, REACH, RunDetail, RunFilter, RunPage, RunSummary, Step, Without, ago};
 pub use sealing::{Kept, Resealed};
 pub use settle::{Outcome, Settled, Settlement, SettlementRecord};
 pub use spending::Spending;
@@ -138,6 +138,12 @@ impl QueueError {
     /// deadlock, a time-out, a full pool.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Database(error) if is_transient(error))
+    }
+
+    /// Whether Postgres refuses because this user has not the right to do it.
+    pub fn lacks_rights(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        error.code().is_some_and(|code| code == "42501")
     }
 }
 

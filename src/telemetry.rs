@@ -43,6 +43,7 @@ pub use journal::{Journal, Kept};
 pub use page_log::save_page_log;
 pub use recovery::{EndedAttempt, Recovered, recover_run};
 pub use redaction::{Redactor, shown_url};
+pub use report::{Index, write_index};
 pub use result::{FinalResult, finalize_run};
 pub use run::{Run, RunStart, init_run};
 pub use runs_dir::RunsDir;

@@ -52,6 +52,8 @@ mod summary_api;
 mod thumbnail;
 mod wire;
 
+pub use export::csv;
+
 /// How long Postgres may work on one statement for a request. Longer than `queue::RETRY_FOR`: what took too long is not
 /// asked again.
 const STATEMENT_LIMIT: std::time::Duration = std::time::Duration::from_secs(8);

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 #[path = "support/database.rs"]
 mod database;
+#[path = "support/http.rs"]
+mod http_client;
 #[path = "support/program.rs"]
 mod program;
 
@@ -40,6 +42,10 @@ async fn every_command_has_help() {
         vec!["runs", "retry"],
         vec!["runs", "cancel"],
         vec!["runs", "export"],
+        vec!["runs", "index"],
+        vec!["runs", "tail"],
+        vec!["serve"],
+        vec!["top"],
         vec!["inspect"],
         vec!["map-failure"],
         vec!["doctor"],
@@ -342,4 +348,122 @@ async fn the_failed_run_of_the_demo_times_out_through_all_its_retries_and_its_re
     }
     assert_eq!((&retried["status"], &retried["retry_count"]), (&"completed".into(), &3.into()));
     assert!(retried["cost_usd"].as_f64().unwrap() > spent);
+}
+
+#[tokio::test]
+async fn a_filter_by_site_takes_every_spelling_of_it_and_times_may_be_so_long_ago() {
+    let program = Program::new().await;
+    program.enrol(SITE).await;
+    let id = program.enqueue(&[comment(1)]).await[0];
+    for spelling in [SITE, "https://blog.example.org/", "HTTPS://Blog.Example.ORG:443"] {
+        let found = program.json(&["runs", "ls", "--json", "--site", spelling, "--since", "24h"]).await;
+        assert_eq!(found["runs"][0]["id"], id, "{spelling}");
+        let others = program.json(&["runs", "ls", "--json", "--not-site", spelling]).await;
+        assert_eq!(others["runs"], json!([]), "{spelling}");
+    }
+    assert_eq!(program.json(&["runs", "ls", "--json", "--until", "1d"]).await["runs"], json!([]));
+    for wrong in [["--site", "blog.example.org"], ["--since", "lately"]] {
+        let refused = program.run(&["runs", "ls", wrong[0], wrong[1]]).await;
+        assert_eq!(refused.status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_remedy_that_is_named_can_be_typed_as_it_stands() {
+    let program = Program::new().await;
+    program.enrol(SITE).await;
+    assert!(program.run(&["site", "rm", SITE]).await.status.success());
+    let page = format!("{SITE}/post");
+    let task = ["enqueue", "comment", &page, "--author", "Ann", "--email", "ann@example.org", "--body", "Hello"];
+    let refused = program.run(&task).await;
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(!said.contains("--skip-invalid"), "there is but one: {said}");
+    let remedy = said.split('`').nth(1).unwrap_or_else(|| panic!("{said}"));
+    let words: Vec<&str> = remedy.split(' ').collect();
+    assert_eq!(words[0], "pagehand");
+    let mended = program.run(&words[1..]).await;
+    assert!(mended.status.success(), "{remedy}: {}", text(&mended.stderr));
+    assert!(program.run(&task).await.status.success());
+}
+
+#[tokio::test]
+async fn a_file_may_begin_with_a_byte_order_mark() {
+    let program = Program::new().await;
+    program.enrol(SITE).await;
+    std::fs::write(program.path().join("t.jsonl"), format!("\u{feff}{}\r\n{}\r\n", comment(1), comment(2))).unwrap();
+    let taken = program.json(&["enqueue", "--file", "t.jsonl", "--json"]).await;
+    assert_eq!(taken["ids"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_index_is_written_over_a_runs_directory_without_a_database() {
+    let program = Program::new().await.with("DATABASE_URL", "postgres://127.0.0.1:1/none");
+    let missing = program.run(&["runs", "index"]).await;
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).contains("runs directory runs"), "{}", text(&missing.stderr));
+    let run = program.path().join("elsewhere/7");
+    std::fs::create_dir_all(&run).unwrap();
+    std::fs::write(run.join("init.json"), r#"{"task_id":7,"meta":{"task_type":"comment"}}"#).unwrap();
+    let written = program.json(&["runs", "index", "elsewhere", "--json"]).await;
+    assert_eq!(written, json!({"index": "elsewhere/index.html", "runs": 1, "left_out": 0}));
+    let page = std::fs::read_to_string(program.path().join("elsewhere/index.html")).unwrap();
+    assert!(page.contains("href=\"7/\"") && page.contains("without a result"), "{page}");
+}
+
+#[tokio::test]
+async fn runs_are_exported_as_lines_and_as_a_table() {
+    let program = Program::new().await;
+    program.enrol(SITE).await;
+    let ids = program.enqueue(&[comment(1), comment(2)]).await;
+    let lines = text(&program.run(&["runs", "export"]).await.stdout);
+    let exported: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(exported.iter().map(|run| run["id"].as_i64().unwrap()).collect::<Vec<_>>(), [ids[1], ids[0]]);
+    assert_eq!(exported[1]["attempts"], json!([]));
+
+    let written = program.run(&["runs", "export", "--format", "csv", "--output", "runs.csv"]).await;
+    assert!(written.status.success(), "{}", text(&written.stderr));
+    let table = std::fs::read_to_string(program.path().join("runs.csv")).unwrap();
+    let rows: Vec<&str> = table.lines().collect();
+    assert!(rows.len() == 3 && rows[0].starts_with("id,task_type,status,url,"), "{table}");
+    assert!(rows[2].starts_with(&format!("{},comment,pending,{SITE}/post/1,", ids[0])), "{table}");
+    assert_eq!(program.run(&["runs", "export", "--format", "xml"]).await.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn what_keeps_postgres_from_us_is_said_with_its_remedy() {
+    let program = Program::new().await;
+    let weak = format!("{}&options[role]=pg_monitor", program.db.url);
+    let program = program.with("DATABASE_URL", &weak);
+    let refused = program.run(&["runs", "ls"]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("pagehand migrate --roles"), "{}", text(&refused.stderr));
+
+    std::fs::write(program.path().join("file"), "").unwrap();
+    let program = program.with("DATABASE_URL", "").with("PAGEHAND_DATA__DIR", "file");
+    let refused = program.run(&["runs", "ls"]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("data.dir"), "{}", text(&refused.stderr));
+}
+
+#[tokio::test]
+async fn the_id_of_a_request_is_on_its_log_line_also_when_nothing_changed_and_nothing_failed() {
+    let program = Program::new().await;
+    let log = program.path().join("serve.log");
+    let stderr = std::fs::File::create(&log).unwrap();
+    let mut server = program.command(&["serve", "--listen", "127.0.0.1:0"]).stderr(stderr).spawn().unwrap();
+    let lines = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let address = || lines().iter().find_map(|line| line["address"].as_str()?.parse().ok());
+    program::until("it listens", async || address().is_some()).await;
+    let id = ("x-request-id", "from-the-caller-1");
+    let answer = http_client::send(address().unwrap(), "GET", "/runs", &[id], "").await;
+    assert_eq!((answer.status.as_u16(), answer.header("x-request-id")), (200, "from-the-caller-1"));
+    program::until("it is logged", async || {
+        lines().iter().any(|line| line["request_id"] == "from-the-caller-1" && line["status"] == 200)
+    })
+    .await;
+    server.kill().await.unwrap();
 }

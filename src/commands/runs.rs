@@ -1,17 +1,20 @@
 //! `pagehand runs`.
 
 use std::io::{BufWriter, IsTerminal, Write};
+use std::path::Path;
 
 use anyhow::Context;
 use futures::StreamExt;
 use serde_json::json;
 
 use super::{Database, plain, print_json, print_line, table};
-use crate::cli::{FilterArgs, RunsArgs, RunsCommand};
+use crate::cli::{ExportFormat, FilterArgs, RunsArgs, RunsCommand};
 use crate::config::Config;
 use crate::queue::{Queue, QueueError, RunDetail, RunFilter, RunSummary, Without};
 use crate::record::rfc3339;
 use crate::task::{TaskId, TaskStatus};
+use crate::telemetry::write_index;
+use crate::web::csv;
 
 /// Runs read at a time by an export.
 const PAGE: u32 = 200;
@@ -24,6 +27,9 @@ const UNCERTAIN: &str = "it may have been submitted already; look at the site, t
 /// # Errors
 /// There is no such run, it can't be retried or cancelled, or Postgres is away.
 pub async fn run(config: Config, args: RunsArgs) -> anyhow::Result<()> {
+    if let RunsCommand::Index { dir } = &args.command {
+        return index(dir.as_deref().unwrap_or(&config.runs.dir), args.json);
+    }
     let database = Database::open(&config).await?;
     let done = dispatch(&database.queue, &config, args).await;
     database.close().await;
@@ -62,6 +68,8 @@ async fn dispatch(queue: &Queue, config: &Config, args: RunsArgs) -> anyhow::Res
             })
             .await
         }
+        // Needs no database, and was done before one was opened.
+        RunsCommand::Index { .. } => Ok(()),
         RunsCommand::Tail => super::top::tail(queue, json).await,
         RunsCommand::Cancel { ids } => {
             each(&ids, json, "cancelled", async |id| {
@@ -74,7 +82,7 @@ async fn dispatch(queue: &Queue, config: &Config, args: RunsArgs) -> anyhow::Res
             })
             .await
         }
-        RunsCommand::Export { filter, output } => {
+        RunsCommand::Export { filter, format, output } => {
             let out: Box<dyn Write> = match &output {
                 Some(path) => {
                     let file = std::fs::File::create(path).with_context(|| path.display().to_string())?;
@@ -82,9 +90,20 @@ async fn dispatch(queue: &Queue, config: &Config, args: RunsArgs) -> anyhow::Res
                 }
                 None => Box::new(BufWriter::new(std::io::stdout().lock())),
             };
-            export(queue, &as_filter(filter), out).await
+            export(queue, &as_filter(filter), format, out).await
         }
     }
+}
+
+fn index(dir: &Path, json: bool) -> anyhow::Result<()> {
+    let refused = || {
+        format!("the runs directory {} can't be indexed; name one that is there and can be written to", dir.display())
+    };
+    let index = write_index(dir).with_context(refused)?;
+    if json {
+        return print_json(&json!({"index": index.path, "runs": index.runs, "left_out": index.left_out}));
+    }
+    print_line(index.path.display())
 }
 
 /// Does one thing to each run, reports each, and fails if any could not be done.
@@ -147,10 +166,16 @@ async fn retry_all(queue: &Queue, filter: RunFilter, confirm_uncertain: bool, js
     Ok(())
 }
 
-async fn export(queue: &Queue, filter: &RunFilter, mut out: impl Write) -> anyhow::Result<()> {
-    let (mut cursor, mut written) = (None, 0_u64);
+async fn export(queue: &Queue, filter: &RunFilter, format: ExportFormat, mut out: impl Write) -> anyhow::Result<()> {
+    let (mut cursor, mut written) = (None, 0);
     loop {
-        let page = queue.runs(filter, cursor, PAGE).await?;
+        let mut page = queue.runs(filter, cursor, PAGE).await?;
+        if format == ExportFormat::Csv {
+            let runs = std::mem::take(&mut page.runs);
+            let first = cursor.is_none();
+            written += runs.len();
+            out.write_all(&csv(runs, first)?)?;
+        }
         let mut details = futures::stream::iter(page.runs).map(|run| queue.run(TaskId(run.id))).buffered(AT_ONCE);
         while let Some(run) = details.next().await {
             match run {
@@ -190,7 +215,7 @@ fn as_filter(args: FilterArgs) -> RunFilter {
         failure_reason: args.failure_reason,
         failure_code: args.failure_code,
         task_type: args.task_type,
-        site: args.site,
+        site: args.site.map(|origin| origin.to_string()),
         since: args.since,
         until: args.until,
         q: args.q,
@@ -201,7 +226,7 @@ fn as_filter(args: FilterArgs) -> RunFilter {
             failure_reason: args.not_failure_reason,
             failure_code: args.not_failure_code,
             task_type: args.not_task_type,
-            site: args.not_site,
+            site: args.not_site.iter().map(ToString::to_string).collect(),
         },
     }
 }

@@ -61,6 +61,13 @@ pub struct Without {
     pub site: Vec<String>,
 }
 
+/// So many hours or days before `now`, as `24h` or `7d` say; None for any other text.
+pub fn ago(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let (digits, hours) = text.strip_suffix('h').map(|n| (n, 1)).or_else(|| text.strip_suffix('d').map(|n| (n, 24)))?;
+    let n: i64 = digits.parse().ok().filter(|n| (0..=100_000).contains(n))?;
+    Some(now - chrono::TimeDelta::hours(n * hours))
+}
+
 /// Where the next page begins; opaque to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor(pub(super) i64);

@@ -20,9 +20,11 @@ use crate::failure::Failure;
 use crate::record::{PageLog, REPORTING_STEPS, StepRecord};
 use crate::task::{Fence, TaskId};
 
+mod index;
 mod log;
 mod timeline;
 
+pub use index::{Index, write_index};
 use timeline::timeline;
 
 /// Largest `steps.jsonl` whose earlier attempts are shown.

@@ -20,7 +20,7 @@ use super::input::Query;
 use super::problem::Problem;
 use super::runs_api::{Segments, run_id};
 use super::{Shared, wire};
-use crate::queue::{Cursor, Queue, RunFilter};
+use crate::queue::{Cursor, Queue, RunFilter, RunSummary};
 use crate::task::TaskId;
 
 /// Runs read at a time.
@@ -111,7 +111,7 @@ async fn page(
     let next = page.next;
     let text = match format {
         Format::Jsonl => lines(page.runs.into_iter().map(wire::Run::from)),
-        Format::Csv => table(page.runs.into_iter().map(wire::Run::from), with_header),
+        Format::Csv => csv(page.runs, with_header),
     };
     Ok((text.map_err(|_| Problem::internal())?, next))
 }
@@ -125,13 +125,17 @@ fn lines(runs: impl Iterator<Item = wire::Run>) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-fn table(runs: impl Iterator<Item = wire::Run>, with_header: bool) -> io::Result<Vec<u8>> {
+/// Runs as a table for a spreadsheet, in which no text is taken for a formula.
+///
+/// # Errors
+/// A run can't be written as JSON, which does not happen.
+pub fn csv(runs: Vec<RunSummary>, with_header: bool) -> io::Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     if with_header {
         writer.write_record(COLUMNS)?;
     }
     for run in runs {
-        let value = serde_json::to_value(&run)?;
+        let value = serde_json::to_value(wire::Run::from(run))?;
         writer.write_record(COLUMNS.map(|name| match &value[name] {
             serde_json::Value::Null => String::new(),
             serde_json::Value::String(text) => inert(text),

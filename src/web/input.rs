@@ -7,13 +7,13 @@ use std::str::FromStr;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use bytes::Bytes;
-use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use http::request::Parts;
 use http::{StatusCode, header};
 use serde_json::Value;
 
 use super::problem::Problem;
-use crate::queue::{RunFilter, Without};
+use crate::queue::{RunFilter, Without, ago};
 use crate::record::rfc3339;
 use crate::task::{FieldError, TaskId};
 
@@ -87,11 +87,7 @@ impl<S: Send + Sync> FromRequest<S> for Input {
                     Problem::new(StatusCode::BAD_REQUEST, "invalid-json", format!("the body is not JSON: {error}"))
                 })
             }
-            _ => Err(Problem::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported-media-type",
-                "send the body as JSON, with the header `content-type: application/json`",
-            )),
+            _ => Err(Problem::not_json()),
         }
     }
 }
@@ -283,14 +279,8 @@ impl Fields {
 
 /// A time as RFC 3339, a date, or so long ago: `2024-01-15T10:30:00Z`, `2024-01-15`, `24h`, `7d`.
 fn read_time(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
-    let ago = |digits: &str, hours: i64| {
-        let n: i64 = digits.parse().ok().filter(|n| (0..=100_000).contains(n))?;
-        Some(now - TimeDelta::hours(n * hours))
-    };
-    let relative =
-        text.strip_suffix('h').and_then(|n| ago(n, 1)).or_else(|| text.strip_suffix('d').and_then(|n| ago(n, 24)));
     let date = || Some(NaiveDate::from_str(text).ok()?.and_hms_opt(0, 0, 0)?.and_utc());
-    relative
+    ago(text, now)
         .or_else(|| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc()))
         .or_else(date)
         .filter(|time| (1970..=9999).contains(&time.year()))
@@ -378,7 +368,7 @@ mod tests {
         for bad in ["-9999-01-01", "+262000-01-01", "99999999999999h", "", "h", "-1h"] {
             assert!(read_time(bad, now).is_err(), "{bad}");
         }
-        assert_eq!(read_time("24h", now), Ok(now - TimeDelta::hours(24)));
+        assert_eq!(read_time("24h", now), Ok(now - chrono::TimeDelta::hours(24)));
     }
 
     proptest::proptest! {
