@@ -194,7 +194,7 @@ fn admit(app: &App, request: &mut Request) -> Result<Option<String>, Box<Respons
     if access == Some(Access::Public) {
         // Logging in needs a token, so a script may do it with a form; another site may not.
         if changes && !comes_from_us(request.headers(), &host, true) {
-            return Err(refuse("cross_site", cross_site()));
+            return Err(refuse("cross_site", cross_site(request.headers())));
         }
         return Ok(None);
     }
@@ -206,7 +206,7 @@ fn admit(app: &App, request: &mut Request) -> Result<Option<String>, Box<Respons
     })?;
     let by_bearer = !app.auth.is_open() && !caller.by_cookie;
     if changes && !by_bearer && !comes_from_us(request.headers(), &host, false) {
-        return Err(refuse("cross_site", cross_site()));
+        return Err(refuse("cross_site", cross_site(request.headers())));
     }
     if access == Some(Access::Operate) && !caller.may_operate() {
         let detail = format!("the token `{}` may only read; this takes one with the role `operate`", caller.name);
@@ -274,7 +274,11 @@ fn foreign_host() -> Problem {
     Problem::new(StatusCode::MISDIRECTED_REQUEST, "foreign-host", detail)
 }
 
-fn cross_site() -> Problem {
+/// A browser says where it comes from. Who says nothing is told what a program has to send: no page elsewhere can send that.
+fn cross_site(headers: &HeaderMap) -> Problem {
+    if !headers.contains_key("sec-fetch-site") && !headers.contains_key(header::ORIGIN) {
+        return Problem::not_json();
+    }
     let detail = "changes are taken from this server's own pages, as JSON from programs, or with a bearer token";
     Problem::new(StatusCode::FORBIDDEN, "cross-site", detail)
 }

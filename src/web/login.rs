@@ -6,15 +6,43 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::{HeaderMap, StatusCode, header};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::auth::{Caller, Peer};
 use super::input::{Input, Query};
 use super::negotiate::Wanted;
-use super::problem::Problem;
+use super::problem::{Problem, ProblemBody};
 use super::{Shared, hosts, pages, session};
+use crate::config::Role;
+
+/// What `POST /login` takes.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it is written down for the OpenAPI document; the fields are read with their own errors")]
+pub struct LogIn {
+    /// One of the tokens of `web.tokens`.
+    token: String,
+    /// Where to go afterwards: a path of this server.
+    next: Option<String>,
+}
+
+/// Who has logged in.
+#[derive(Serialize, ToSchema)]
+pub struct LoggedIn {
+    /// The token's name.
+    name: String,
+    /// `read` or `operate`.
+    #[schema(value_type = String)]
+    role: Role,
+}
 
 /// `GET /login`
+#[utoipa::path(get, path = "/login", tag = "people", security(()),
+    params(("next" = Option<String>, Query, description = "where to go afterwards: a path of this server")),
+    responses(
+        (status = 200, description = "a form for a token", body = String, content_type = "text/html"),
+        (status = 303, description = "no token is needed here"),
+    ))]
 pub async fn page(State(app): State<Shared>, Query(mut fields): Query) -> Result<Response, Problem> {
     let next = fields.text("next");
     fields.finish().map_err(Problem::parameters)?;
@@ -26,6 +54,15 @@ pub async fn page(State(app): State<Shared>, Query(mut fields): Query) -> Result
 }
 
 /// `POST /login`
+#[utoipa::path(post, path = "/login", tag = "people", security(()),
+    request_body(content((LogIn = "application/json"), (LogIn = "application/x-www-form-urlencoded"))),
+    responses(
+        (status = 200, description = "a cookie, for twelve hours", body = LoggedIn),
+        (status = 303, description = "the same to a browser; or no token is needed here"),
+        (status = 401, description = "none of the tokens", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "a field can't be taken", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "too many log-ins failed", body = ProblemBody, content_type = "application/problem+json"),
+    ))]
 pub async fn log_in(
     State(app): State<Shared>,
     Peer(address): Peer,
@@ -75,12 +112,13 @@ pub async fn log_in(
     tracing::info!(event = "web.logged_in", who = caller.name, "logged in");
     let answer = match wanted {
         Wanted::Html => Redirect::to(&next).into_response(),
-        Wanted::Json => Json(json!({"name": caller.name, "role": caller.role})).into_response(),
+        Wanted::Json => Json(LoggedIn { name: caller.name, role: caller.role }).into_response(),
     };
     Ok(([(header::SET_COOKIE, cookie)], answer).into_response())
 }
 
 /// `POST /logout`
+#[utoipa::path(post, path = "/logout", tag = "people", responses((status = 303, description = "the cookie is void")))]
 pub async fn log_out(State(app): State<Shared>, _: Caller, headers: HeaderMap) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if let Some(number) = session::number_in(text(header::COOKIE)) {

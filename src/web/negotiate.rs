@@ -29,8 +29,8 @@ impl Wanted {
                 .find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")))
                 .map_or(1.0, |q| q.parse::<f32>().unwrap_or(0.0));
             match kind.as_str() {
-                "text/html" | "application/xhtml+xml" => html = weight.max(html),
-                "application/json" | "application/problem+json" => json = weight.max(json),
+                "text/html" | "text/*" | "application/xhtml+xml" => html = weight.max(html),
+                "application/json" | "application/*" | "application/problem+json" => json = weight.max(json),
                 _ => {}
             }
         }
@@ -61,6 +61,8 @@ mod tests {
         assert_eq!(by("application/json, text/plain, */*"), Wanted::Json);
         assert_eq!(by("application/json, text/html;q=0.5"), Wanted::Json);
         assert_eq!(by("text/html;q=0"), Wanted::Json);
+        assert_eq!(by("text/*"), Wanted::Html);
+        assert_eq!(by("text/*;q=0.5, application/*"), Wanted::Json);
         assert_eq!(Wanted::by(&HeaderMap::new()), Wanted::Json);
     }
 }

@@ -75,6 +75,12 @@ impl Problem {
         Problem { errors, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-body", detail) }
     }
 
+    /// A body of another kind than JSON.
+    pub fn not_json() -> Problem {
+        let detail = "send the body as JSON, with the header `content-type: application/json`";
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail)
+    }
+
     pub fn not_found(what: impl std::fmt::Display) -> Problem {
         Problem::new(StatusCode::NOT_FOUND, "not-found", format!("there is no {what}"))
     }

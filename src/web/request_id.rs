@@ -55,15 +55,20 @@ pub async fn layer(State(app): State<Shared>, mut request: Request, next: Next) 
         }
         let (status, took) = (response.status().as_u16(), started.elapsed());
         app.metrics.answered(&route, &method, status, took);
-        log(&method, status, took);
+        log(&route, &method, status, took);
         response
     };
     work.instrument(span).await
 }
 
-fn log(method: &Method, status: u16, took: Duration) {
+/// Whether somebody asks for this every few seconds, or each page for it anew: its answers would hide the others.
+fn is_routine(route: &str) -> bool {
+    matches!(route, "/healthz" | "/readyz" | "/metrics" | "/events" | "/favicon.ico") || route.starts_with("/assets/")
+}
+
+fn log(route: &str, method: &Method, status: u16, took: Duration) {
     let duration_ms = took.as_secs_f64() * 1e3;
-    if method.is_safe() && status < 400 {
+    if method.is_safe() && status < 400 && is_routine(route) {
         tracing::debug!(event = "web.request", status, duration_ms, "answered");
     } else {
         tracing::info!(event = "web.request", status, duration_ms, "answered");

@@ -183,9 +183,13 @@ pub async fn enqueue(
     headers: HeaderMap,
     input: Input,
 ) -> Result<Response, Problem> {
-    let Input::Json(body) = input else {
-        let detail = "send a task as JSON, for example {\"task_type\":\"comment\",\"url\":…,\"payload\":{…}}";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail));
+    let body = match input {
+        Input::Json(body) => body,
+        Input::Form(_) => return Err(Problem::not_json()),
+        Input::Empty => {
+            let detail = "the body is empty; send a task as JSON, for example {\"task_type\":\"comment\",\"url\":…,\"payload\":{…}}";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid-json", detail));
+        }
     };
     let mut task = NewTask::from_value(&body).map_err(Problem::fields)?;
     if task.run_at.is_some_and(|at| !(1970..=9999).contains(&chrono::Datelike::year(&at))) {
