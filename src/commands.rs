@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::config::Config;
 use crate::devdb::DevDb;
 use crate::observability::{self, LogSettings};
-use crate::queue::Queue;
+use crate::queue::{Queue, QueueError};
 use crate::retry::Reconnect;
 use crate::seal::Keys;
 
@@ -143,7 +143,7 @@ impl Database {
         database.queue = database.queue.with_keys(keys);
         match database.private {
             Some(_) => database.queue.migrate().await.context("the private database can't be migrated")?,
-            None => database.queue.check_schema().await?,
+            None => database.queue.check_schema().await.map_err(with_remedy)?,
         }
         Ok(database)
     }
@@ -194,6 +194,16 @@ impl Database {
         }
     }
 }
+
+/// A database that is there and has no use for this user is the one error that names no remedy by itself.
+fn with_remedy(error: QueueError) -> anyhow::Error {
+    let lacks_rights = error.lacks_rights();
+    let error = anyhow::Error::new(error);
+    if lacks_rights { error.context(LACKS_RIGHTS) } else { error }
+}
+
+const LACKS_RIGHTS: &str = "this user of Postgres may not use Pagehand's tables; grant it pagehand_worker or pagehand_web, \
+                            which `pagehand migrate --roles` makes";
 
 /// The keys under which passwords are sealed, as the configuration refers to them.
 ///

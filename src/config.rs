@@ -23,6 +23,8 @@ pub use secret::{SecretRef, SecretRefError};
 /// Where the configuration is looked for when nothing else is said.
 pub const DEFAULT_PATH: &str = "config/pagehand.toml";
 const PREFIX: &str = "PAGEHAND_";
+/// An older name of `PAGEHAND_RUNS__DIR`.
+const RUNS_DIR: &str = "TELEMETRY_RUNS_DIR";
 /// Variables with the prefix that are not keys of the configuration.
 const NOT_KEYS: [&str; 1] = ["PAGEHAND_CONFIG"];
 
@@ -421,8 +423,11 @@ impl Config {
             toml::from_str::<Config>(&text).map_err(problem)?;
             table = toml::from_str(&text).map_err(problem)?;
         }
-        let mut variables: Vec<_> =
-            variables.filter_map(|(name, value)| Some((section_and_key(&name)?, name, value))).collect();
+        let mut variables: Vec<_> = variables
+            // Empty: as good as not set, like DATABASE_URL.
+            .filter(|(name, value)| name != RUNS_DIR || !value.is_empty())
+            .filter_map(|(name, value)| Some((section_and_key(&name)?, name, value)))
+            .collect();
         // Backwards, so that the older name of a key comes first and the key itself wins.
         variables.sort_by(|left, right| right.1.cmp(&left.1));
         for ((section, key), name, value) in variables {
@@ -437,7 +442,9 @@ impl Config {
 
     fn check(self) -> Result<Config, ConfigError> {
         let seconds = |value: Seconds| value.0.as_secs_f64();
-        let bounds: [(&'static str, bool, &'static str); 9] = [
+        let bounds: [(&'static str, bool, &'static str); 11] = [
+            ("runs.dir", !self.runs.dir.as_os_str().is_empty(), "must name a directory; leave it out for `runs`"),
+            ("data.dir", !self.data.dir.as_os_str().is_empty(), "must name a directory; leave it out for `.pagehand`"),
             ("worker.concurrency", (1..=256).contains(&self.worker.concurrency), "must be from 1 to 256"),
             ("worker.lease_seconds", seconds(self.worker.lease_seconds) >= 1.0, "must be at least 1"),
             ("worker.task_timeout_seconds", seconds(self.worker.task_timeout_seconds) >= 1.0, "must be at least 1"),
@@ -514,7 +521,7 @@ fn read_file(path: &Path) -> Result<String, ConfigError> {
 
 /// `PAGEHAND_WORKER__LEASE_SECONDS` → `("worker", "lease_seconds")`; `TELEMETRY_RUNS_DIR` is an older name of `runs.dir`.
 fn section_and_key(name: &str) -> Option<(String, String)> {
-    if name == "TELEMETRY_RUNS_DIR" {
+    if name == RUNS_DIR {
         return Some(("runs".to_owned(), "dir".to_owned()));
     }
     if NOT_KEYS.contains(&name) {
@@ -588,6 +595,7 @@ mod tests {
         let old = ("TELEMETRY_RUNS_DIR", "/var/old");
         assert_eq!(load("", &[old]).unwrap().runs.dir, PathBuf::from("/var/old"));
         assert_eq!(load("", &[("PAGEHAND_RUNS__DIR", "/var/new"), old]).unwrap().runs.dir, PathBuf::from("/var/new"));
+        assert_eq!(load("", &[("TELEMETRY_RUNS_DIR", "")]).unwrap().runs.dir, PathBuf::from("runs"));
     }
 
     #[test]
@@ -608,6 +616,8 @@ mod tests {
             ("PAGEHAND_WORKER__LEASE_SECONDS", "-1"),
             ("PAGEHAND_WORKER__LEASE_SECONDS", "nan"),
             ("PAGEHAND_RETRY__MAX_SECONDS", "1"),
+            ("PAGEHAND_RUNS__DIR", ""),
+            ("PAGEHAND_DATA__DIR", ""),
         ] {
             let error = load("", &[(name, value)]).unwrap_err().to_string().to_lowercase();
             let key = name.strip_prefix(PREFIX).unwrap().to_lowercase();

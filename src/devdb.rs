@@ -112,7 +112,10 @@ pub enum DevDbError {
     #[error("{0} belongs to somebody else; remove it, or set XDG_RUNTIME_DIR")]
     ForeignSocketDir(PathBuf),
     /// A file or directory can't be used.
-    #[error("{path}: {source}")]
+    #[error(
+        "the private Postgres can't use {path}: {source}; set data.dir to a directory that this user can write, or \
+         DATABASE_URL"
+    )]
     Io {
         /// Which one.
         path: PathBuf,

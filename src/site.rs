@@ -260,11 +260,13 @@ impl Enrolment {
     pub fn check_active(&self, time: DateTime<Utc>) -> Result<(), String> {
         let origin = &self.origin;
         if self.removed_at.is_some() {
-            return Err(format!("{origin} was removed; enrol it again with `pagehand site add {origin}`"));
+            return Err(format!(
+                "{origin} was removed; enrol it again with `pagehand site add {origin} --authorized-by WHO`"
+            ));
         }
         match self.authorized_until {
             Some(until) if until <= time => Err(format!(
-                "the authorisation of {origin} by {} ended at {}; renew it with `pagehand site add {origin} --until DATE`",
+                "the authorisation of {origin} by {} ended at {}; renew it with `pagehand site add {origin} --authorized-by WHO --until DATE`",
                 self.authorized_by,
                 crate::record::rfc3339(until)
             )),
@@ -281,7 +283,7 @@ impl Enrolment {
     pub fn check_task_type(&self, task_type: &str) -> Result<(), String> {
         match &self.task_types {
             Some(allowed) if !allowed.iter().any(|one| one == task_type) => Err(format!(
-                "{0} is enrolled for {1} only; `pagehand site add {0} --task-type {task_type}` says otherwise",
+                "{0} is enrolled for {1} only; `pagehand site add {0} --authorized-by WHO --task-type {task_type}` says otherwise",
                 self.origin,
                 allowed.join(", "),
             )),

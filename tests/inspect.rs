@@ -204,6 +204,15 @@ async fn a_saved_page_is_judged_as_it_lies_there_without_scripts_and_without_net
 }
 
 #[tokio::test]
+async fn a_saved_page_may_be_named_by_its_file_address() {
+    let bench = Bench::new().await;
+    fs::write(bench.path().join("a page.html"), COMMENT).unwrap();
+    let address = format!("file://{}/a%20page.html", bench.path().display());
+    let printed = bench.lines(&[&address]).await;
+    assert_eq!((&printed[0]["url"], &printed[0]["kind"]), (&json!(address), &json!("comment")));
+}
+
+#[tokio::test]
 async fn a_page_that_fails_says_why_and_the_others_are_inspected_all_the_same() {
     let bench = Bench::new().await;
     let url = bench.site.page("comment", COMMENT);

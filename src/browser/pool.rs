@@ -251,7 +251,10 @@ impl BrowserPool {
         let dir = self.shared.settings.state_dir.clone();
         let taken = tokio::task::spawn_blocking(move || OwnerDir::take(&dir, install::unprivileged_user())).await;
         let failed = |why: String| BrowserError::LaunchFailed {
-            message: format!("{} can't be used: {why}", self.shared.settings.state_dir.display()),
+            message: format!(
+                "{} can't be used: {why}; set data.dir to a directory that this user can write",
+                self.shared.settings.state_dir.display()
+            ),
             stderr: String::new(),
         };
         let taken = taken.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;

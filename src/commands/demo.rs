@@ -142,7 +142,8 @@ async fn work_off(
     runs: &Path,
     quiet: bool,
 ) -> anyhow::Result<Vec<Row>> {
-    eprintln!("working off {} tasks, {} at once", tasks.len(), worker.settings.concurrency);
+    let tasks_word = if tasks.len() == 1 { "task" } else { "tasks" };
+    eprintln!("working off {} {tasks_word}, {} at once", tasks.len(), worker.settings.concurrency);
     let mut working = tokio::spawn(worker.run(Until::Drained, stop));
     let mut done: BTreeMap<TaskId, Row> = BTreeMap::new();
     loop {

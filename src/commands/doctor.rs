@@ -7,14 +7,16 @@ use tokio::time::timeout;
 
 use super::worker::{browser_settings, open_runs};
 use super::{Database, print_json, print_line};
-use crate::browser::{BrowserPool, SandboxReport};
+use crate::browser::{BrowserError, BrowserPool, SandboxReport};
 use crate::cli::JsonArgs;
 use crate::config::Config;
-use crate::queue::Queue;
+use crate::queue::{Queue, QueueError};
 
 /// How far the clock may be from Postgres' before it is worth a word.
 const CLOCK_SKEW: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
 const LIMIT: Duration = Duration::from_secs(40);
+const USER_NAMESPACES: &str = "allow unprivileged user namespaces: `sysctl -w kernel.unprivileged_userns_clone=1` \
+                               (Debian), `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu)";
 
 /// What was found of one thing.
 #[derive(Debug, Serialize)]
@@ -71,7 +73,15 @@ async fn check_chrome(config: &Config) -> Vec<Check> {
     let mut checks = Vec::new();
     match timeout(LIMIT, pool.warm_up()).await {
         Err(_) => checks.push(Check::bad("chrome", "did not start in time", "see whether the machine is overloaded")),
-        Ok(Err(error)) => checks.push(Check::bad("chrome", error.to_string(), install)),
+        Ok(Err(error)) => {
+            let mend = match &error {
+                BrowserError::NotInstalled { .. } => install,
+                BrowserError::SandboxUnavailable { .. } => USER_NAMESPACES,
+                BrowserError::ConnectFailed { .. } => "start the Chrome of browser.endpoint, or unset it",
+                _ => "see that this user can write data.dir and start Chrome; or set browser.executable to another",
+            };
+            checks.push(Check::bad("chrome", error.to_string(), mend));
+        }
         Ok(Ok(version)) => {
             checks.push(Check::good("chrome", version.product));
             checks.extend(check_age(config, &pool));
@@ -97,16 +107,14 @@ async fn check_sandbox(config: &Config, pool: &BrowserPool) -> Check {
     if config.browser.endpoint.is_some() {
         return Check::good("sandbox", "Chrome runs elsewhere: look there");
     }
-    let userns = "allow unprivileged user namespaces: `sysctl -w kernel.unprivileged_userns_clone=1` (Debian), \
-                  `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu)";
     match timeout(LIMIT, pool.check_sandbox()).await {
         Err(_) => Check::bad("sandbox", "could not be looked at in time", "see whether the machine is overloaded"),
-        Ok(Err(error)) => Check::bad("sandbox", error.to_string(), userns),
+        Ok(Err(error)) => Check::bad("sandbox", error.to_string(), USER_NAMESPACES),
         Ok(Ok(report)) if report.is_sandboxed() => Check::good("sandbox", describe(&report)),
         Ok(Ok(report)) if !config.browser.sandbox => {
             Check::bad("sandbox", describe(&report), "take `sandbox = false` out of [browser]")
         }
-        Ok(Ok(report)) => Check::bad("sandbox", describe(&report), userns),
+        Ok(Ok(report)) => Check::bad("sandbox", describe(&report), USER_NAMESPACES),
     }
 }
 
@@ -120,7 +128,18 @@ async fn check_postgres(config: &Config) -> Vec<Check> {
     let mend = "set DATABASE_URL, or leave it unset and `apt-get install postgresql` for a private one";
     let database = match timeout(LIMIT, Database::open(config)).await {
         Err(_) => return vec![Check::bad("postgres", "did not answer in time", mend)],
-        Ok(Err(error)) => return vec![Check::bad("postgres", super::chain(&error), mend)],
+        Ok(Err(error)) => {
+            let mend = match error.downcast_ref::<QueueError>() {
+                Some(QueueError::Conflict(_)) => {
+                    "bring the schema and this program to the same version: `pagehand migrate`"
+                }
+                Some(error) if error.lacks_rights() => {
+                    "`pagehand migrate --roles` as the tables' owner; then GRANT pagehand_worker or pagehand_web to this user"
+                }
+                _ => mend,
+            };
+            return vec![Check::bad("postgres", super::chain(&error), mend)];
+        }
         Ok(Ok(database)) => database,
     };
     let before = chrono::Utc::now();

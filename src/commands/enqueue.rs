@@ -73,7 +73,8 @@ pub async fn run(config: Config, args: EnqueueArgs) -> anyhow::Result<()> {
         std::io::Write::write_all(&mut std::io::stdout().lock(), lines.as_bytes())?;
     }
     if refused {
-        anyhow::bail!("nothing was enqueued; --skip-invalid takes the good lines of a file\n  {}", list(&problems));
+        let advice = if args.file.is_some() { "; --skip-invalid takes the good lines of a file" } else { "" };
+        anyhow::bail!("nothing was enqueued{advice}\n  {}", list(&problems));
     }
     if !problems.is_empty() {
         eprintln!("skipped:\n  {}", list(&problems));
@@ -135,6 +136,8 @@ fn read_file(path: &Path) -> anyhow::Result<Candidates> {
     let (mut tasks, mut problems) = (Vec::new(), Vec::new());
     for (index, line) in reader.split(b'\n').enumerate() {
         let line = line.with_context(|| format!("can't read {}", path.display()))?;
+        // Some editors begin a file with a byte order mark.
+        let line = if index == 0 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line };
         let line = line.trim_ascii();
         if line.is_empty() {
             continue;

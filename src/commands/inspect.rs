@@ -101,7 +101,9 @@ impl Inspector {
 
     async fn page(&self, number: usize, page: &str) -> Result<Inspection, Failure> {
         let is_url = page.starts_with("http://") || page.starts_with("https://");
-        let saved = if is_url { None } else { Some(self.saved_page(page).await?) };
+        let local = Url::parse(page).ok().filter(|url| url.scheme() == "file").and_then(|url| url.to_file_path().ok());
+        let file = local.as_deref().unwrap_or(Path::new(page));
+        let saved = if is_url { None } else { Some(self.saved_page(file).await?) };
         let url = saved.as_ref().map_or(page, |saved| saved.url());
         let deadline = Instant::now() + PAGE_LIMIT;
         let policy = self.policy(url)?;
@@ -144,12 +146,11 @@ impl Inspector {
         Ok(inspection)
     }
 
-    async fn saved_page(&self, page: &str) -> Result<saved::Saved<'_>, Failure> {
+    async fn saved_page(&self, path: &Path) -> Result<saved::Saved<'_>, Failure> {
         if self.remote {
             let message = "a file can't be shown to a Chrome that runs elsewhere; unset browser.endpoint";
             return Err(Failure::terminal(FailureReason::Unknown, "input.file", message));
         }
-        let path = Path::new(page);
         let content = tokio::fs::read(path).await.map_err(|error| cannot("read", path, &error))?;
         Ok(self.saved.put(path, content))
     }
