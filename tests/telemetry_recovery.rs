@@ -344,6 +344,35 @@ async fn a_lost_attempt_whose_successor_died_while_it_began_is_completed_where_i
 }
 
 #[tokio::test]
+async fn a_result_that_was_moved_before_its_init_is_not_written_a_second_time() {
+    let runs = runs();
+    runs.attempt(0, 5).await;
+    assert!(matches!(recover_run(&runs.dir, lost(0, 5)).await, Recovered::Written { .. }));
+    // The successor died between the two moves, and nobody knows yet that the record is written.
+    fs::create_dir_all(runs.path("attempts/0")).unwrap();
+    fs::rename(runs.path("final_result.json"), runs.path("attempts/0/final_result.json")).unwrap();
+    let Recovered::Finished(result) = recover_run(&runs.dir, lost(0, 5)).await else { panic!("written again") };
+    assert_eq!(result["attempt"], 5);
+    assert!(!runs.path("final_result.json").exists());
+    // The record of the successor brings both together.
+    assert!(matches!(recover_run(&runs.dir, lost(1, 6)).await, Recovered::Written { .. }));
+    assert_eq!(runs.json("attempts/0/init.json")["attempt"], 5);
+    assert_eq!(runs.json("final_result.json")["attempt"], 6);
+    assert_eq!(names(&runs.path("attempts")), ["0"]);
+}
+
+#[tokio::test]
+async fn an_attempt_of_another_database_that_has_the_same_id_is_not_taken_for_the_lost_one() {
+    let runs = runs();
+    let mut theirs = start(0, 5);
+    theirs.meta.insert("locked_at".to_owned(), "2020-01-02T03:04:05.678Z".into());
+    finalize_run(&init_run(&runs.dir, theirs).await, ended(None)).await;
+    assert!(matches!(recover_run(&runs.dir, lost(0, 5)).await, Recovered::Written { .. }));
+    assert_eq!(runs.json("final_result.json")["result"]["failure_code"], "infra.worker_lost");
+    assert_eq!(runs.json("attempts/0-earlier-1/final_result.json")["result"]["success"], true);
+}
+
+#[tokio::test]
 async fn what_a_sleeper_left_is_swept_at_the_end_and_nothing_of_a_successor() {
     let runs = runs();
     let first = runs.attempt(0, 5).await;

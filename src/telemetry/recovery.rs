@@ -100,7 +100,7 @@ fn recover(runs: &RunsDir, lost: &EndedAttempt, errors: &Errors) -> io::Result<R
     let owner = Owner::of(&dir);
     let archived = match owner {
         Some(owner) if owner.is(lost) => None,
-        _ => archived(&dir, lost)?,
+        _ => places_of(&dir, lost)?.into_iter().next(),
     };
     if archived.is_some() || owner.is_some_and(|owner| owner.is_after(lost)) {
         // The next attempt has begun, or died while it began. Its directory is not to be mended under its hands.
@@ -118,6 +118,11 @@ fn recover(runs: &RunsDir, lost: &EndedAttempt, errors: &Errors) -> io::Result<R
     }
     let init: Value = read_json(&dir, INIT).unwrap_or_default();
     if let Some(result) = own_result(&dir, lost) {
+        return Ok(Recovered::Finished(result));
+    }
+    // The successor died between the two moves of [`archive`], which takes the result first. The next one moves the rest.
+    let mut moved = places_of(&dir, lost)?.into_iter().filter_map(|place| own_result(&place, lost));
+    if let Some(result) = moved.find(|result| result.get("started_at") == init.get("started_at")) {
         return Ok(Recovered::Finished(result));
     }
     if dir.identity(RESULT).is_some() {
@@ -216,16 +221,15 @@ fn end_steps(dir: &Dir, lost: &EndedAttempt, steps: &mut Vec<StepRecord>) -> io:
     Ok(())
 }
 
-/// Where the files of this attempt were moved to, if they were.
-fn archived(dir: &Dir, lost: &EndedAttempt) -> io::Result<Option<Dir>> {
+/// Where files of this attempt were moved to, if they were; more than one place only where attempts of another database
+/// have the same ids.
+fn places_of(dir: &Dir, lost: &EndedAttempt) -> io::Result<Vec<Dir>> {
     let attempts = match dir.child(ATTEMPTS) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         attempts => attempts?,
     };
-    Ok(attempts.names()?.into_iter().find_map(|name| {
-        let place = attempts.child(&name).ok()?;
-        Owner::of(&place).is_some_and(|owner| owner.is(lost)).then_some(place)
-    }))
+    let places = attempts.names()?.into_iter().filter_map(|name| attempts.child(&name).ok());
+    Ok(places.filter(|place| Owner::of(place).is_some_and(|owner| owner.is(lost))).collect())
 }
 
 /// Completes the archived files of a lost attempt whose successor has begun already.
@@ -284,6 +288,8 @@ fn init_of<'a>(lost: &EndedAttempt, meta: &'a Map<String, Value>) -> Init<'a> {
 struct Owner {
     attempt: Option<i64>,
     retry_count: Option<u64>,
+    /// In milliseconds, as the database gave it; only an `init.json` has it.
+    locked_at: Option<i64>,
 }
 
 impl Owner {
@@ -294,12 +300,22 @@ impl Owner {
             None => (read_json(dir, RESULT)?, "/result/retry_count"),
         };
         let retry_count = number(&document, count).and_then(|count| u64::try_from(count).ok());
-        Some(Owner { attempt: number(&document, "/attempt"), retry_count })
+        let locked_at = document
+            .pointer("/meta/locked_at")
+            .and_then(|text| DateTime::parse_from_rfc3339(text.as_str()?).ok().map(|time| time.timestamp_millis()));
+        Some(Owner { attempt: number(&document, "/attempt"), retry_count, locked_at })
     }
 
-    /// Ids of attempts are never used twice. A directory without one is from elsewhere: then the count decides.
+    /// Ids of attempts are never used twice in one database; another one's may be the same, of another time. A directory
+    /// without one is from elsewhere: then the count decides.
     fn is(&self, lost: &EndedAttempt) -> bool {
-        self.attempt.map_or(self.retry_count == Some(lost.retry_count.into()), |attempt| attempt == lost.fence.0)
+        match self.attempt {
+            Some(attempt) => {
+                let locked_at = lost.started_at.timestamp_millis();
+                attempt == lost.fence.0 && self.locked_at.is_none_or(|theirs| theirs == locked_at)
+            }
+            None => self.retry_count == Some(lost.retry_count.into()),
+        }
     }
 
     fn is_after(&self, lost: &EndedAttempt) -> bool {
