@@ -7,7 +7,7 @@ use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::failure::FailureReason;
-use crate::queue::{Cursor, ago};
+use crate::queue::{Cursor, Only, ago};
 use crate::site::{Origin, QuietHours, check_contact};
 use crate::task::{TaskId, TaskStatus};
 
@@ -462,6 +462,15 @@ pub struct FilterArgs {
     /// In one of whose attempts the step of this name failed, for example find_form
     #[arg(long)]
     pub failed_step: Option<String>,
+    /// In one of whose attempts a step of this name was taken; with --min-retries in one after so many others
+    #[arg(long)]
+    pub step: Option<String>,
+    /// Dead letters that failed at this step; `none`: of which no step says where
+    #[arg(long)]
+    pub stuck_at: Option<String>,
+    /// executed (an attempt has ended), wasted (money went into attempts that failed), ready or scheduled
+    #[arg(long)]
+    pub only: Option<Only>,
     /// In none of these, with commas between them
     #[arg(long, value_delimiter = ',')]
     pub not_status: Vec<TaskStatus>,

@@ -66,7 +66,9 @@ pub use proxies::{NewProxy, Proxy, ProxyId};
 pub use reap::{Lapsed, Reaped};
 pub use records::{OwedEnd, OwedRecord};
 pub use robots::KeptRobots;
-pub use runs::{Artifact, Attempt, Cursor, REACH, RunDetail, RunFilter, RunPage, RunSummary, Step, Without, ago};
+pub use runs::{
+    Artifact, Attempt, Cursor, NOWHERE, Only, REACH, RunDetail, RunFilter, RunPage, RunSummary, Step, Without, ago,
+};
 pub use sealing::{Kept, Resealed};
 pub use settle::{Outcome, Settled, Settlement, SettlementRecord};
 pub use spending::Spending;

@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use pagehand::browser::{BrowserPool, BrowserSettings, ElementRef, Tab, TabOptions};
-use pagehand::queue::{REACH, WorkerIdentity};
+use pagehand::queue::{Outcome, REACH, Settlement, WorkerIdentity};
+use pagehand::record::StepRecord;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -101,26 +102,178 @@ async fn every_link_of_every_page_leads_somewhere_and_no_page_is_heavy() {
     }
 }
 
+/// Links to runs with what they stand on, tags left out.
+fn links_to_runs(page: &str) -> Vec<(String, String)> {
+    let tags = page.split("<a ").skip(1).filter_map(|tag| tag.split_once("</a>").map(|(link, _)| link));
+    let links = tags.filter_map(|link| {
+        let href = link.split_once("href=\"")?.1.split('"').next()?.replace("&amp;", "&");
+        let text: String = link.split('>').skip(1).map(|part| part.split('<').next().unwrap_or_default()).collect();
+        Some((href.strip_prefix("/runs?")?.to_owned(), text.replace('\u{2009}', "")))
+    });
+    links.collect()
+}
+
+/// Works off what is ready: each attempt looks, then submits, and ends as `outcome` says of its run and its number.
+async fn work_off(app: &TestApp, outcome: impl Fn(i64, u32) -> Outcome) {
+    let worker = WorkerIdentity { name: "w".to_owned(), incarnation: "w".to_owned() };
+    loop {
+        let claimed = app.queue.claim(&worker, 50, Duration::from_secs(60)).await.unwrap();
+        if claimed.is_empty() {
+            return;
+        }
+        for task in claimed {
+            let outcome = outcome(task.task.id.0, task.task.retry_count);
+            let completed = matches!(outcome, Outcome::Completed { .. });
+            let step = |seq, name: &str, ms: u64, ok| StepRecord {
+                seq,
+                name: name.to_owned(),
+                ok,
+                started_at: task.locked_at,
+                finished_at: task.locked_at,
+                duration: Duration::from_millis(ms),
+                tokens: if ms > 0 { 10 } else { 0 },
+                cost_usd: if ms > 0 { 0.25 } else { 0.0 },
+                error: None,
+                meta: json!({}),
+            };
+            let looked = [step(1, "task_locked", 0, true), step(2, "look", 40, true)];
+            // A first attempt that fails does not come to submit.
+            let submits = completed || matches!(outcome, Outcome::Dead { .. });
+            let submitted = submits.then(|| step(3, "submit", 900, completed));
+            let steps = looked.into_iter().chain(submitted).collect();
+            let execution_time = Duration::from_secs(2);
+            let settlement = Settlement { lease: task.lease(), outcome, execution_time, steps, artifacts: Vec::new() };
+            app.queue.settle(&[settlement]).await.unwrap();
+        }
+    }
+}
+
 #[tokio::test]
-async fn numbers_of_the_dashboard_lead_to_as_many_runs() {
+async fn every_number_of_the_dashboard_leads_to_the_runs_that_it_is_of() {
     let app = TestApp::open().await;
-    app.failed(23).await;
-    app.enqueue(2).await;
+    let dead = || Outcome::Dead { failure: app::timeout() };
+    // Dead letters of the day before.
+    app.enqueue(3).await;
+    work_off(&app, |_, _| dead()).await;
+    let sql = |sql: String| sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&app.db.pool);
+    sql("UPDATE tasks SET created_at = created_at - interval '30 hours'".to_owned()).await.unwrap();
+    let ids = app.enqueue(9).await;
+    sql("UPDATE tasks SET max_retries = 1".to_owned()).await.unwrap();
+    work_off(&app, |id, retry_count| match (id - ids[0], retry_count) {
+        (0..2, 0) => Outcome::Retry { failure: app::timeout(), delay: Duration::ZERO },
+        (0..6, _) => Outcome::Completed { result: json!({}) },
+        _ => dead(),
+    })
+    .await;
+    app.enqueue(1).await;
+    let worker = WorkerIdentity { name: "w".to_owned(), incarnation: "w".to_owned() };
+    assert_eq!(app.queue.claim(&worker, 1, Duration::from_secs(600)).await.unwrap().len(), 1);
+    let waiting = app.enqueue(3).await;
+    let later = "UPDATE tasks SET ready = false, run_at = clock_timestamp() + interval '1 hour' WHERE id =";
+    sql(format!("{later} {}", waiting[0])).await.unwrap();
+
+    let today = "created_at >= now() - interval '24 hours' AND";
+    let before = "created_at < now() - interval '24 hours' AND";
+    let over = "status IN ('completed', 'failed')";
+    let ended = "EXISTS (SELECT 1 FROM attempts a WHERE a.task_id = tasks.id AND a.status <> 'running')";
+    let lossy = "EXISTS (SELECT 1 FROM attempts a WHERE a.task_id = tasks.id AND a.status = 'failed')";
+    let took = |step: &str, which: &str| {
+        format!("EXISTS (SELECT 1 FROM steps s WHERE s.task_id = tasks.id AND s.name = '{step}' AND {which})")
+    };
+    let (over_now, over_before) = ("since=24h&not_status=pending,running,cancelled", "since=48h&until=24h");
+    // Where the number counts runs, it is theirs; tokens, and how often a step was taken, are not.
+    let mut expected: Vec<(String, String, bool)> = [
+        ("status=pending&only=ready", "status = 'pending' AND run_at <= now()".to_owned(), true),
+        ("status=pending&only=scheduled", "status = 'pending' AND run_at > now()".to_owned(), true),
+        ("status=running", "status = 'running'".to_owned(), true),
+        ("since=24h", format!("{today} true"), true),
+        ("since=24h&status=completed", format!("{today} status = 'completed'"), true),
+        ("since=24h&status=failed", format!("{today} status = 'failed'"), true),
+        ("since=24h&only=wasted", format!("{today} {lossy}"), true),
+        ("since=24h&only=executed", format!("{today} {ended}"), false),
+        (over_now, format!("{today} {over}"), true),
+        (&format!("{over_now}&only=executed"), format!("{today} {over} AND {ended}"), true),
+        (over_before, format!("{before} true"), true),
+        (&format!("{over_before}&status=failed"), format!("{before} status = 'failed'"), true),
+        (&format!("{over_before}&only=executed"), format!("{before} {ended}"), false),
+        (&format!("{over_before}&not_status=pending,running,cancelled"), format!("{before} {over}"), true),
+        (
+            &format!("{over_before}&not_status=pending,running,cancelled&only=executed"),
+            format!("{before} {over} AND {ended}"),
+            true,
+        ),
+        ("status=failed&failure_reason=timeout&since=24h", format!("{today} status = 'failed'"), true),
+        ("status=failed&failure_reason=timeout&since=48h&until=24h", format!("{before} status = 'failed'"), true),
+        ("failed_step=submit&since=24h", format!("{today} {}", took("submit", "NOT s.ok")), false),
+    ]
+    .map(|(query, condition, counts)| (query.to_owned(), condition, counts))
+    .into();
+    for step in ["task_locked", "look", "submit"] {
+        let mut add = |query: String, which: &str| {
+            expected.push((query, format!("{today} {}", took(step, which)), false));
+        };
+        add(format!("step={step}&since=24h"), "true");
+        if step != "task_locked" {
+            add(format!("step={step}&since=24h&min_retries=1"), "s.retry_count >= 1");
+        }
+    }
+
     let page = app.page("/dashboard?range=24h").await.text();
-    for (href, n) in [
-        ("/runs?since=24h", 25),
-        ("/runs?since=24h&status=failed", 23),
-        ("/runs?status=failed&failure_reason=timeout&since=24h", 23),
-        ("/runs?failed_step=submit&since=24h", 23),
-        ("/runs?status=pending", 2),
-    ] {
-        assert!(links(&page).contains(href), "{href}: {:?}", links(&page));
-        let list = app.get(&format!("{href}&limit=200")).await.json();
-        assert_eq!(list["runs"].as_array().unwrap().len(), n, "{href}");
+    let on_page = links_to_runs(&page);
+    let listed = async |query: &str| {
+        let list = app.get(&format!("/runs?{query}&limit=200")).await;
+        list.json()["runs"].as_array().unwrap_or_else(|| panic!("{query}: {}", list.text())).len() as i64
+    };
+    for (query, condition, counts) in &expected {
+        let count = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM tasks WHERE {condition}"));
+        let n: i64 = sqlx::query_scalar(count).fetch_one(&app.db.pool).await.unwrap();
+        assert!(n > 0 && listed(query).await == n, "{query}: {n}, listed {}", listed(query).await);
+        let here: Vec<&String> = on_page.iter().filter(|(to, _)| to == query).map(|(_, text)| text).collect();
+        assert!(!here.is_empty(), "nothing leads to {query}: {on_page:?}");
+        let numbers = here.iter().filter_map(|text| text.parse::<i64>().ok()).filter(|_| *counts);
+        assert!(numbers.clone().all(|number| number == n), "{query}: {here:?}, listed {n}");
+    }
+    for (query, text) in &on_page {
+        // A bar of a chart is of a time of its own.
+        if query.starts_with("since=2") && query.contains("T") {
+            assert_eq!(text.parse(), Ok(listed(query).await), "{query}");
+        } else {
+            assert!(expected.iter().any(|(known, ..)| known == query), "{query} ({text}) is not tested");
+        }
+    }
+    // What has no link is no number, or says of a link beside it how old or how much more it is.
+    for number in ["was ", " of "] {
+        assert!(page.contains(&format!("{number}<a ")), "{number} {page}");
     }
     assert!(page.contains("none: nothing is worked off"), "no worker is there");
-    let none = app.get("/runs?failed_step=open_page").await.json();
-    assert_eq!(none["runs"], json!([]));
+}
+
+#[tokio::test]
+async fn a_worker_that_ended_as_told_is_no_lost_one() {
+    let app = TestApp::open().await;
+    let worker = |name: &str| WorkerIdentity { name: name.to_owned(), incarnation: name.to_owned() };
+    let told = app.queue.be_present(&worker("told")).await.unwrap();
+    let killed = app.queue.be_present(&worker("killed")).await.unwrap();
+    let _alive = app.queue.be_present(&worker("alive")).await.unwrap();
+    told.end().await;
+    drop(killed);
+    sqlx::query("UPDATE workers SET seen_at = now() - interval '1 minute' WHERE name = 'killed'")
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    let workers = app.get("/workers").await.json();
+    let states: Vec<(&str, bool, bool)> = workers["workers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["name"].as_str().unwrap(), one["alive"] == json!(true), one["stopped_at"].is_string()))
+        .collect();
+    assert_eq!(states, [("alive", true, false), ("killed", false, false), ("told", false, true)]);
+    let page = app.page("/workers").await.text();
+    assert!(page.contains("1 alive, <span class=\"bad\">1 lost</span>, 1 stopped within the last hour"), "{page}");
+    assert_eq!((page.matches("lost, last seen ").count(), page.matches("stopped <time").count()), (1, 1), "{page}");
+    let dashboard = app.page("/dashboard").await.text();
+    assert!(dashboard.contains("href=\"/workers\">1 lost</a> within the hour"), "{dashboard}");
 }
 
 #[tokio::test]
@@ -128,18 +281,69 @@ async fn a_group_of_failures_has_its_trend_and_where_it_went_wrong() {
     let app = TestApp::open().await;
     app.failed(2).await;
     dead_letters(&app, 300, 1).await;
+    // The same failure on the same site, at another step.
+    app.enqueue(1).await;
+    work_off(&app, |_, _| Outcome::Dead { failure: app::timeout() }).await;
+    sqlx::query("UPDATE steps SET name = 'press' WHERE NOT ok AND seq = 3").execute(&app.db.pool).await.unwrap();
+    sqlx::query("UPDATE tasks SET stuck_at = where_stuck(id) WHERE status = 'failed'")
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
     let groups = app.get("/failures").await.json();
-    let of =
-        |site: &str| groups["groups"].as_array().unwrap().iter().find(|group| group["site"] == site).unwrap().clone();
-    let own = of("https://example.org");
-    assert_eq!((&own["sample_step"], &own["n"]), (&json!("submit"), &json!(2)));
+    let of = |site: &str, step: Value| {
+        let mut groups = groups["groups"].as_array().unwrap().iter();
+        groups.find(|group| group["site"] == site && group["step"] == step).unwrap_or(&Value::Null).clone()
+    };
+    let own = of("https://example.org", json!("submit"));
+    assert_eq!((&own["n"], &of("https://example.org", json!("press"))["n"]), (&json!(2), &json!(1)), "{groups}");
     let trend: Vec<i64> = own["trend"].as_array().unwrap().iter().map(|n| n.as_i64().unwrap()).collect();
     assert_eq!((trend.len(), trend[13]), (14, 2));
     // One an hour for 300 hours, which is less than 14 days.
-    let spread = of("https://s0.example");
+    let spread = of("https://s0.example", Value::Null);
     let sum: i64 = spread["trend"].as_array().unwrap().iter().map(|n| n.as_i64().unwrap()).sum();
     assert_eq!((sum, &spread["trend"][5]), (300, &json!(24)));
-    assert_eq!(spread["sample_step"], Value::Null);
+
+    // Each leads to its runs, and to the retry of just these.
+    let page = app.page("/failures").await.text();
+    let mut counts = Vec::new();
+    for (query, text) in links_to_runs(&page) {
+        let n: i64 = text.split(' ').next().unwrap().parse().unwrap();
+        let (mut found, mut next) = (0, String::new());
+        while let Some(cursor) = Some(&next).filter(|_| found == 0 || !next.is_empty()) {
+            let list = app.get(&format!("/runs?{query}&limit=200{cursor}")).await.json();
+            found += list["runs"].as_array().unwrap().len() as i64;
+            next = list["next"].as_str().map(|next| format!("&cursor={next}")).unwrap_or_default();
+        }
+        let retry = query.strip_prefix("status=failed&").unwrap();
+        assert_eq!(
+            (found, &app.get(&format!("/runs/retry?{retry}")).await.json()["matching"]),
+            (n, &json!(n)),
+            "{query}"
+        );
+        assert!(page.contains(&format!("/runs/retry?{}", retry.replace('&', "&amp;"))), "{query}");
+        counts.push(n);
+    }
+    assert_eq!(counts, [300, 2, 1]);
+}
+
+#[tokio::test]
+async fn a_dead_letter_remembers_the_step_at_which_it_died() {
+    let app = TestApp::open().await;
+    let id = app.failed(1).await[0];
+    let stuck = async || -> Option<String> {
+        sqlx::query_scalar("SELECT stuck_at FROM tasks WHERE id = $1").bind(id).fetch_one(&app.db.pool).await.unwrap()
+    };
+    assert_eq!(stuck().await.as_deref(), Some("submit"));
+    // And after a retry where it died then.
+    app.post(&format!("/runs/{id}/retry"), &json!({})).await;
+    let worker = WorkerIdentity { name: "w".to_owned(), incarnation: "w".to_owned() };
+    let task = app.queue.claim(&worker, 1, Duration::from_secs(60)).await.unwrap().remove(0);
+    let outcome = Outcome::Dead { failure: app::timeout() };
+    let (execution_time, steps, artifacts) = (Duration::ZERO, Vec::new(), Vec::new());
+    let settlement = Settlement { lease: task.lease(), outcome, execution_time, steps, artifacts };
+    app.queue.settle(&[settlement]).await.unwrap();
+    assert_eq!(stuck().await, None);
+    assert_eq!(app.get("/runs?stuck_at=none").await.json()["runs"][0]["id"], id);
 }
 
 /// Width and height that a JPEG says it has.

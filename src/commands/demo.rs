@@ -77,7 +77,7 @@ pub async fn run(mut config: Config, args: DemoArgs) -> anyhow::Result<()> {
     let identity = new_life(format!("demo-{}", std::process::id()));
     let queue = database.queue.clone();
     let shown = async {
-        let _presence = queue.be_present(&identity).await.context("the worker can't show that it is alive")?;
+        let presence = queue.be_present(&identity).await.context("the worker can't show that it is alive")?;
         let tasks = enqueue(&queue, &site, if args.failed_run { vec![failed_run()] } else { scenarios() }).await?;
         let worker = Worker::new(queue.clone(), identity, runs, browsers.clone(), Registry::standard(), settings);
         let worker = Arc::new(worker);
@@ -89,6 +89,7 @@ pub async fn run(mut config: Config, args: DemoArgs) -> anyhow::Result<()> {
         if let Some(web) = web {
             serve(web, &queue, worker, stop, &config.runs.dir).await?;
         }
+        presence.end().await;
         shown
     };
     let shown = shown.await;

@@ -221,6 +221,9 @@ fn as_filter(args: FilterArgs) -> RunFilter {
         q: args.q,
         min_retries: args.min_retries,
         failed_step: args.failed_step,
+        step: args.step,
+        stuck_at: args.stuck_at,
+        only: args.only,
         without: Without {
             status: args.not_status,
             failure_reason: args.not_failure_reason,

@@ -74,7 +74,11 @@ fn depth_json(depth: &Depth) -> Value {
 
 fn worker_table(workers: &[WorkerNow], now: DateTime<Utc>) -> String {
     let rows = workers.iter().flat_map(|worker| {
-        let state = if worker.alive { "up" } else { "gone" };
+        let state = match (worker.alive, worker.stopped_at) {
+            (true, _) => "up",
+            (false, Some(_)) => "stopped",
+            (false, None) => "lost",
+        };
         let name = |first: bool| if first { worker.name.clone() } else { String::new() };
         let idle = worker.tasks.is_empty().then(|| vec![worker.name.clone(), state.to_owned(), "idle".to_owned()]);
         let busy = worker.tasks.iter().enumerate().map(move |(n, task)| {

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::runs::{REACH, within_reach};
 use super::{AuditEntry, Queue, QueueError, RunFilter, is_transient, repeated};
-use crate::record::{REPORTING_STEPS, serialize_time};
+use crate::record::serialize_time;
 use crate::task::{TaskId, TaskStatus};
 
 /// Most runs that are counted for [`Queue::status_counts`].
@@ -86,13 +86,15 @@ pub struct Depth {
     pub oldest_ready_seconds: f64,
 }
 
-/// Dead letters that failed in the same way on the same site.
+/// Dead letters that failed in the same way at the same step on the same site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FailureGroup {
     /// One of the eleven.
     pub failure_reason: String,
     /// Finer than the reason.
     pub failure_code: String,
+    /// Where it went wrong: the step that failed, else the last one before the failure; null where no step says it.
+    pub step: Option<String>,
     /// The origin.
     pub site: String,
     /// How many.
@@ -109,8 +111,6 @@ pub struct FailureGroup {
     pub trend: Vec<i64>,
     /// The newest of them.
     pub sample: i64,
-    /// Where it went wrong: its failed step, else the last one before the failure.
-    pub sample_step: Option<String>,
     /// What it said.
     pub sample_error: Option<String>,
     /// Its newest screenshot of the failure.
@@ -124,7 +124,8 @@ impl Queue {
     /// Postgres can't be reached or takes too long.
     pub async fn status_counts(&self, filter: &RunFilter) -> Result<StatusCounts, QueueError> {
         let filter = RunFilter { status: None, ..filter.clone() };
-        let most = if filter.failed_step.is_some() { MAX_COUNTED_BY_STEP } else { MAX_COUNTED };
+        let most =
+            if filter.failed_step.is_some() || filter.step.is_some() { MAX_COUNTED_BY_STEP } else { MAX_COUNTED };
         let rows: Vec<(String, i64)> = repeated(is_transient, || async {
             let mut query = QueryBuilder::new("SELECT status::text, count(*) FROM (SELECT status FROM ");
             within_reach(&mut query, COUNTED, &filter, i64::MAX);
@@ -215,31 +216,31 @@ impl Queue {
         Ok(depths.await?)
     }
 
-    /// The dead letters, grouped by reason, code and site, the largest group first: at most [`MAX_GROUPS`].
+    /// The dead letters, grouped by reason, code, step and site, the largest group first: at most [`MAX_GROUPS`].
     ///
     /// # Errors
     /// Postgres can't be reached or takes too long.
     pub async fn failure_groups(&self) -> Result<Vec<FailureGroup>, QueueError> {
-        let reporting = REPORTING_STEPS.map(str::to_owned);
         let rows = repeated(is_transient, || {
             sqlx::query!(
-                r#"SELECT g.failure_reason::text AS "failure_reason!", g.failure_code AS "failure_code!", g.site AS "site!",
+                r#"SELECT g.failure_reason::text AS "failure_reason!", g.failure_code AS "failure_code!",
+                          g.stuck_at AS "step?", g.site AS "site!",
                           g.n AS "n!", g.first_seen AS "first_seen!", g.last_seen AS "last_seen!", g.sample AS "sample!",
                           g.days AS "days!", g.counts AS "counts!", t.last_error AS sample_error,
-                          shot.name AS "sample_screenshot?", step.name AS "sample_step?"
+                          shot.name AS "sample_screenshot?"
                    FROM (
-                       SELECT failure_reason, failure_code, site, sum(n)::bigint AS n, min(first_seen) AS first_seen,
+                       SELECT failure_reason, failure_code, stuck_at, site, sum(n)::bigint AS n, min(first_seen) AS first_seen,
                               max(last_seen) AS last_seen, max(sample) AS sample,
                               array_agg(day) AS days, array_agg(n) AS counts
                        FROM (
-                           SELECT failure_reason, failure_code, site, count(*) AS n, min(finished_at) AS first_seen,
+                           SELECT failure_reason, failure_code, stuck_at, site, count(*) AS n, min(finished_at) AS first_seen,
                                   max(finished_at) AS last_seen, max(id) AS sample,
                                   width_bucket(finished_at, ARRAY(
                                       SELECT date_trunc('day', now(), 'UTC') - interval '1 day' * d
                                       FROM generate_series($2::integer - 1, 0, -1) d)) AS day
-                           FROM tasks WHERE status = 'failed' GROUP BY failure_reason, failure_code, site, day
+                           FROM tasks WHERE status = 'failed' GROUP BY failure_reason, failure_code, stuck_at, site, day
                        ) by_day
-                       GROUP BY failure_reason, failure_code, site ORDER BY n DESC, sample DESC LIMIT $1
+                       GROUP BY failure_reason, failure_code, stuck_at, site ORDER BY n DESC, sample DESC LIMIT $1
                    ) g
                    JOIN tasks t ON t.id = g.sample
                    LEFT JOIN LATERAL (
@@ -247,16 +248,9 @@ impl Queue {
                        WHERE a.task_id = g.sample AND f.kind = 'screenshot' AND f.name LIKE 'error\_%'
                        ORDER BY a.id DESC, f.name DESC LIMIT 1
                    ) shot ON true
-                   LEFT JOIN LATERAL (
-                       SELECT s.name FROM steps s
-                       WHERE s.attempt_id = (SELECT max(a.id) FROM attempts a WHERE a.task_id = g.sample)
-                         AND (NOT s.ok OR s.duration_ms > 0) AND s.name <> ALL ($3)
-                       ORDER BY s.ok, CASE WHEN s.ok THEN -s.seq ELSE s.seq END LIMIT 1
-                   ) step ON true
                    ORDER BY g.n DESC, g.sample DESC"#,
                 MAX_GROUPS,
                 TREND_DAYS,
-                &reporting[..],
             )
             .fetch_all(&self.pool)
         })
@@ -264,13 +258,13 @@ impl Queue {
         let groups = rows.into_iter().map(|row| FailureGroup {
             failure_reason: row.failure_reason,
             failure_code: row.failure_code,
+            step: row.step,
             site: row.site,
             n: row.n,
             first_seen: row.first_seen,
             last_seen: row.last_seen,
             trend: trend(&row.days, &row.counts),
             sample: row.sample,
-            sample_step: row.sample_step,
             sample_error: row.sample_error,
             sample_screenshot: row.sample_screenshot,
         });

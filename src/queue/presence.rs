@@ -11,7 +11,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::task::JoinHandle;
 
-use super::watch::show_alive;
+use super::watch::{show_alive, show_stopped};
 use super::{Queue, QueueError, WorkerIdentity, bounded};
 use crate::retry::Reconnect;
 
@@ -22,6 +22,17 @@ const PROBE_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Presence {
     holder: JoinHandle<()>,
+    pool: sqlx::PgPool,
+    worker: WorkerIdentity,
+}
+
+impl Presence {
+    /// Ends it, and says so: whoever looks sees a worker that stopped, not one that was lost.
+    pub async fn end(self) {
+        self.holder.abort();
+        // What shows it to people is not worth more than a try.
+        let _ = bounded(show_stopped(&self.pool, &self.worker)).await;
+    }
 }
 
 impl Drop for Presence {
@@ -45,6 +56,7 @@ impl Queue {
         };
         // What shows it to people is not worth more than a try.
         let _ = bounded(show_alive(&mut lock, worker)).await;
+        let (shared, shown) = (self.pool.clone(), worker.clone());
         let worker = worker.clone();
         let holder = tokio::spawn(async move {
             let mut waits = Reconnect::new(Duration::from_millis(20), Duration::from_secs(5));
@@ -62,7 +74,7 @@ impl Queue {
                 waits.reset();
             }
         });
-        Ok(Presence { holder })
+        Ok(Presence { holder, pool: shared, worker: shown })
     }
 }
 

@@ -16,7 +16,7 @@ use crate::task::{TaskId, TaskStatus};
 
 /// Most runs on a page.
 pub const MAX_PAGE: u32 = 500;
-/// In how many runs a text is looked for at a time: more would take longer than a page may.
+/// In how many runs a text, or a step, is looked for at a time: more would take longer than a page may.
 pub const REACH: i64 = 25_000;
 
 /// Which runs; all that is given must hold.
@@ -42,8 +42,54 @@ pub struct RunFilter {
     pub min_retries: Option<u32>,
     /// In one of whose attempts a step of this name failed.
     pub failed_step: Option<String>,
+    /// In one of whose attempts that ended a step of this name was taken; with `min_retries` in one after so many others.
+    pub step: Option<String>,
+    /// Whose latest death was at this step; [`NOWHERE`]: no step says where.
+    pub stuck_at: Option<String>,
+    /// Only those of which this holds.
+    pub only: Option<Only>,
     /// And none of these.
     pub without: Without,
+}
+
+/// Stands for the step of a dead letter of which none is on record.
+pub const NOWHERE: &str = "none";
+
+/// What may hold of a run besides its status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Only {
+    /// An attempt at it has ended.
+    Executed,
+    /// Money was spent on attempts that did not succeed.
+    Wasted,
+    /// Pending, and could be taken at once but for the pace of its site.
+    Ready,
+    /// Pending, and waits for its time or a retry.
+    Scheduled,
+}
+
+impl Only {
+    /// All of them.
+    pub const ALL: [Only; 4] = [Only::Executed, Only::Wasted, Only::Ready, Only::Scheduled];
+
+    /// As addresses and the command line have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Only::Executed => "executed",
+            Only::Wasted => "wasted",
+            Only::Ready => "ready",
+            Only::Scheduled => "scheduled",
+        }
+    }
+}
+
+impl FromStr for Only {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = Only::ALL.into_iter().find(|only| only.as_str() == text);
+        known.ok_or("must be executed, wasted, ready or scheduled")
+    }
 }
 
 /// What runs must not be; a run without a failure has none of the reasons and codes.
@@ -290,7 +336,7 @@ impl Queue {
 
     /// The last run that a text was looked for in, if there are others after it.
     pub(super) async fn end_of_reach(&self, filter: &RunFilter, below: i64) -> Result<Option<i64>, QueueError> {
-        if text(filter).is_none() {
+        if !is_slow(filter) {
             return Ok(None);
         }
         let last = repeated(is_transient, || async {
@@ -458,25 +504,45 @@ impl Queue {
 /// index of the dead letters.
 pub(super) fn conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter, below: i64, limit: i64) {
     plain_conditions(query, filter, below);
+    slow_conditions(query, filter, "tasks");
+    query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
+}
+
+/// What `from` (a selection of `tasks`) gives of the runs that match; what no index knows, a text or a step, is looked for
+/// in [`REACH`] of them.
+pub(super) fn within_reach(query: &mut QueryBuilder<Postgres>, from: &str, filter: &RunFilter, below: i64) {
+    query.push("(").push(from);
+    plain_conditions(query, filter, below);
+    if is_slow(filter) {
+        query.push(" ORDER BY id DESC LIMIT ").push_bind(REACH).push(") looked_at WHERE true");
+        slow_conditions(query, filter, "looked_at");
+    } else {
+        query.push(") found");
+    }
+}
+
+/// Whether each run has to be looked at.
+fn is_slow(filter: &RunFilter) -> bool {
+    text(filter).is_some() || filter.step.is_some() || filter.only == Some(Only::Wasted)
+}
+
+/// `runs`: what the rows are called in the statement.
+fn slow_conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter, runs: &str) {
     if let Some(text) = text(filter) {
         query.push(" AND ");
         text_condition(query, &text);
     }
-    query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
-}
-
-/// What `from` (a selection of `tasks`) gives of the runs that match; a text is looked for in [`REACH`] of them.
-pub(super) fn within_reach(query: &mut QueryBuilder<Postgres>, from: &str, filter: &RunFilter, below: i64) {
-    query.push("(").push(from);
-    plain_conditions(query, filter, below);
-    match text(filter) {
-        Some(text) => {
-            query.push(" ORDER BY id DESC LIMIT ").push_bind(REACH).push(") looked_at WHERE ");
-            text_condition(query, &text);
+    if let Some(step) = &filter.step {
+        query.push(" AND EXISTS (SELECT 1 FROM attempts a JOIN steps s ON s.attempt_id = a.id WHERE a.task_id = ");
+        query.push(runs).push(".id AND a.status <> 'running' AND s.name = ").push_bind(clean::text(step).into_owned());
+        if let Some(least) = filter.min_retries {
+            query.push(" AND a.retry_count >= ").push_bind(i32::try_from(least).unwrap_or(i32::MAX));
         }
-        None => {
-            query.push(") found");
-        }
+        query.push(")");
+    }
+    if filter.only == Some(Only::Wasted) {
+        query.push(" AND EXISTS (SELECT 1 FROM attempts a WHERE a.task_id = ").push(runs);
+        query.push(".id AND a.status NOT IN ('running', 'succeeded') AND a.cost_usd > 0)");
     }
 }
 
@@ -530,6 +596,19 @@ fn plain_conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter, belo
         query.push(" AND EXISTS (SELECT 1 FROM steps s WHERE NOT s.ok AND s.task_id = tasks.id AND s.name = ");
         query.push_bind(clean::text(step).into_owned()).push(")");
     }
+    if let Some(step) = &filter.stuck_at {
+        query.push(" AND status = 'failed' AND stuck_at");
+        match step.as_str() {
+            NOWHERE => query.push(" IS NULL"),
+            step => query.push(" = ").push_bind(clean::text(step).into_owned()),
+        };
+    }
+    match filter.only {
+        Some(Only::Executed) => query.push(" AND execution_time IS NOT NULL"),
+        Some(Only::Ready) => query.push(" AND status = 'pending' AND (ready OR run_at <= clock_timestamp())"),
+        Some(Only::Scheduled) => query.push(" AND status = 'pending' AND NOT ready AND run_at > clock_timestamp()"),
+        Some(Only::Wasted) | None => query.push(""),
+    };
     for status in &filter.without.status {
         query.push(" AND status <> '").push(status.as_str()).push("'");
     }

@@ -27,8 +27,12 @@ pub struct WorkerNow {
     #[serde(serialize_with = "serialize_time")]
     #[schema(value_type = String)]
     pub seen_at: DateTime<Utc>,
-    /// Whether that was within the last 20 seconds.
+    /// Whether that was within the last 20 seconds and it has not ended since.
     pub alive: bool,
+    /// When it ended as it was told to. One that is not alive and has not is lost.
+    #[serde(serialize_with = "serialize_optional_time")]
+    #[schema(value_type = Option<String>)]
+    pub stopped_at: Option<DateTime<Utc>>,
     /// What it is doing.
     pub tasks: Vec<WorkerTask>,
 }
@@ -85,20 +89,27 @@ pub struct AttemptNews {
     pub error: Option<String>,
 }
 
+impl WorkerNow {
+    /// Neither alive nor told to stop.
+    pub fn is_lost(&self) -> bool {
+        !self.alive && self.stopped_at.is_none()
+    }
+}
+
 impl Queue {
-    /// The workers that were there within the last hour or hold a task, by name, each with what it is doing.
+    /// The workers that were there within the last hour or hold a task, those alive first, then the lost, by name, each with what it is doing.
     ///
     /// # Errors
     /// Postgres can't be reached.
     pub async fn workers(&self) -> Result<Vec<WorkerNow>, QueueError> {
         let workers = repeated(is_transient, || {
             sqlx::query!(
-                r#"SELECT name, incarnation, version, started_at, seen_at,
-                          seen_at > clock_timestamp() - interval '20 seconds' AS "alive!"
+                r#"SELECT name, incarnation, version, started_at, seen_at, stopped_at,
+                          stopped_at IS NULL AND seen_at > clock_timestamp() - interval '20 seconds' AS "alive!"
                    FROM workers w
                    WHERE seen_at > clock_timestamp() - interval '1 hour'
                       OR EXISTS (SELECT 1 FROM tasks t WHERE t.lease_owner IS NOT NULL AND t.lease_incarnation = w.incarnation)
-                   ORDER BY name, started_at DESC LIMIT $1"#,
+                   ORDER BY 7 DESC, stopped_at NULLS FIRST, name, started_at DESC LIMIT $1"#,
                 MAX_ROWS
             )
             .fetch_all(&self.pool)
@@ -137,6 +148,7 @@ impl Queue {
                 started_at: row.started_at,
                 seen_at: row.seen_at,
                 alive: row.alive,
+                stopped_at: row.stopped_at,
             })
             .collect())
     }
@@ -176,6 +188,20 @@ pub(super) async fn show_alive(
         worker.incarnation,
         worker.name,
         env!("CARGO_PKG_VERSION"),
+    )
+    .execute(connection)
+    .await
+    .map(|_| ())
+}
+
+/// Says that a worker has ended as it was told to.
+pub(super) async fn show_stopped(
+    connection: impl sqlx::PgExecutor<'_>,
+    worker: &WorkerIdentity,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "UPDATE workers SET seen_at = clock_timestamp(), stopped_at = clock_timestamp() WHERE incarnation = $1",
+        worker.incarnation,
     )
     .execute(connection)
     .await

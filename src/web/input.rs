@@ -22,7 +22,7 @@ const MAX_TEXT: usize = 300;
 /// Numbers of runs: the one field that may be given more than once.
 const IDS: &str = "ids";
 /// Names of the filters, in the order in which links write them.
-pub const FILTERS: [&str; 15] = [
+pub const FILTERS: [&str; 18] = [
     "status",
     "failure_reason",
     "failure_code",
@@ -33,6 +33,9 @@ pub const FILTERS: [&str; 15] = [
     "q",
     "min_retries",
     "failed_step",
+    "step",
+    "stuck_at",
+    "only",
     "not_status",
     "not_failure_reason",
     "not_failure_code",
@@ -245,6 +248,9 @@ impl Fields {
             q: self.text("q"),
             min_retries: self.number("min_retries", 0..=1_000_000),
             failed_step: self.text("failed_step"),
+            step: self.text("step"),
+            stuck_at: self.text("stuck_at"),
+            only: self.read("only", str::parse),
             without: Without {
                 status: self.list("not_status", str::parse),
                 failure_reason: self.list("not_failure_reason", str::parse),
@@ -300,6 +306,9 @@ pub fn as_query(filter: &RunFilter) -> String {
         filter.q.clone(),
         filter.min_retries.map(|least| least.to_string()),
         filter.failed_step.clone(),
+        filter.step.clone(),
+        filter.stuck_at.clone(),
+        filter.only.map(|only| only.as_str().to_owned()),
         joined(&filter.without.status),
         joined(&filter.without.failure_reason),
         joined(&filter.without.failure_code),
@@ -335,7 +344,7 @@ mod tests {
     #[test]
     fn a_filter_survives_being_written_into_an_address() {
         let query = "status=failed&failure_reason=timeout&failure_code=nav.timeout&task_type=comment\
-                     &site=https%3A%2F%2Fexample.org&min_retries=2&failed_step=find_form&not_status=failed,pending&not_failure_reason=timeout\
+                     &site=https%3A%2F%2Fexample.org&min_retries=2&failed_step=find_form&step=open_page&stuck_at=none&only=wasted&not_status=failed,pending&not_failure_reason=timeout\
                      &not_failure_code=a.b,c.d&not_site=https%3A%2F%2Fother.example&since=2024-01-15&until=2024-02-01T00%3A00%3A00Z&q=a%26b%25+c";
         let mut first = fields(query);
         let filter = first.filter();

@@ -50,6 +50,15 @@ impl Range {
         }
     }
 
+    /// The runs of the period before, as `GET /runs` is asked for them.
+    pub fn before(self) -> &'static str {
+        match self {
+            Range::Day => "since=48h&until=24h",
+            Range::Week => "since=14d&until=7d",
+            Range::Month => "since=60d&until=30d",
+        }
+    }
+
     /// As a part of a sentence: "the last 24 hours".
     pub fn in_words(self) -> &'static str {
         match self {
@@ -207,7 +216,7 @@ pub struct Failures {
 
 /// `GET /failures`
 #[utoipa::path(get, path = "/failures", tag = "watching", responses(
-    (status = 200, description = "the dead letters grouped by reason, code and site, the largest group first, at most 150",
+    (status = 200, description = "the dead letters grouped by reason, code, step and site, the largest group first, at most 150",
         content((Failures = "application/json"), (String = "text/html"))),
 ))]
 pub async fn failures(

@@ -33,6 +33,14 @@ pub struct FilterParams {
     min_retries: Option<u32>,
     /// In one of whose attempts the step of this name failed.
     failed_step: Option<String>,
+    /// In one of whose attempts that ended a step of this name was taken; with `min_retries` in one after so many others.
+    /// Looked for in 25,000 runs at a time.
+    step: Option<String>,
+    /// Dead letters that failed at this step; `none`: of which no step says where.
+    stuck_at: Option<String>,
+    /// `executed`: an attempt has ended. `wasted`: money was spent on attempts that did not succeed. `ready`, `scheduled`:
+    /// pending, and could be taken at once or waits for its time.
+    only: Option<String>,
     /// In none of these, with commas between them.
     not_status: Option<String>,
     /// None of these reasons.

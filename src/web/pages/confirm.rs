@@ -143,6 +143,9 @@ fn in_words(filter: &RunFilter) -> Markup {
                 "since" => { "enqueued since " }
                 "until" => { "enqueued before " }
                 "failed_step" => { "with a failed step " }
+                "step" => { "that took the step " }
+                "stuck_at" => { "that died at the step " }
+                "only" => { "only those " }
                 "min_retries" => { "with a number of retries of at least " }
                 _ => { "with the text " }
             }

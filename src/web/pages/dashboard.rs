@@ -13,6 +13,12 @@ use crate::web::summary_api::{Range, Summary};
 /// Reasons that have a colour of their own; the others share one.
 const COLOURS: [&str; 5] = ["c1", "c2", "c3", "c4", "c5"];
 
+/// The runs that averages and sums over attempts are of.
+const EXECUTED: &str = "&only=executed";
+/// Those that are over, and of these those that took any time.
+const ENDED: &str = "&not_status=pending,running,cancelled";
+const TIMED: &str = "&not_status=pending,running,cancelled&only=executed";
+
 /// The page.
 pub fn page(caller: &Caller, range: Range, summary: &Summary, standing: Standing, workers: &[WorkerNow]) -> Markup {
     let main = html! {
@@ -57,7 +63,7 @@ fn tile(name: &str, value: &Markup, note: &Markup, href: Option<&str>) -> Markup
 
 fn now(standing: Standing, workers: &[WorkerNow]) -> Markup {
     let alive: Vec<&WorkerNow> = workers.iter().filter(|worker| worker.alive).collect();
-    let gone = workers.len() - alive.len();
+    let lost = workers.iter().filter(|worker| worker.is_lost()).count();
     let seconds = |seconds: f64| format::duration((seconds * 1e3).max(0.0));
     html! {
         div class="tiles" {
@@ -66,13 +72,13 @@ fn now(standing: Standing, workers: &[WorkerNow]) -> Markup {
                     Some(age) => { "the oldest for " (seconds(age)) }
                     None => { "nothing waits for a worker" }
                 }
-            }, Some("/runs?status=pending")))
+            }, Some("/runs?status=pending&only=ready")))
             (tile("Waiting for their time", &html! { (format::number(standing.scheduled)) }, &html! {
                 @match standing.next_in_seconds {
                     Some(next) => { "the next in " (seconds(next)) }
                     None => { "no retry and no later start" }
                 }
-            }, Some("/runs?status=pending")))
+            }, Some("/runs?status=pending&only=scheduled")))
             (tile("Running", &html! { (format::number(standing.running)) }, &html! {
                 @let busy = alive.iter().filter(|worker| !worker.tasks.is_empty()).count();
                 @if busy == 1 { "on one worker" } @else if busy > 1 { "on " (busy) " workers" } @else { "no worker is at work" }
@@ -80,7 +86,7 @@ fn now(standing: Standing, workers: &[WorkerNow]) -> Markup {
             (tile("Workers", &html! { (alive.len()) }, &html! {
                 @if alive.is_empty() { span class="bad" { "none: nothing is worked off" } }
                 @else { "seen within 20 s" }
-                @if gone > 0 { ", " (gone) " gone within the hour" }
+                @if lost > 0 { ", " a class="bad" href="/workers" { (lost) " lost" } " within the hour" }
             }, Some("/workers")))
         }
         @if standing.running > 0 { (workers::doing(workers)) }
@@ -88,47 +94,55 @@ fn now(standing: Standing, workers: &[WorkerNow]) -> Markup {
 }
 
 fn tiles(range: Range, now: &Totals, before: &Totals) -> Markup {
-    let since = format!("/runs?since={}", range.as_str());
-    let of = |status: &str| format!("{since}&status={status}");
+    let (since, earlier) = (format!("/runs?since={}", range.as_str()), format!("/runs?{}", range.before()));
     let text = |value: Option<f64>, shown: fn(f64) -> String| html! { (value.map_or(format::NONE.to_owned(), shown)) };
     let number = |n: f64| format::number(n.round() as i64);
-    let count = |name: &str, n: i64, was: i64, href: &str| {
-        let (n, was) = (Some(n as f64), Some(was as f64));
-        tile(name, &text(n, number), &change(n, was, number), Some(href))
+    // `of`: which of the runs of either period the number is about.
+    let compared = |name: &str, n: Option<f64>, was: Option<f64>, shown: fn(f64) -> String, of: &str| {
+        let earlier = format!("{earlier}{of}");
+        tile(name, &text(n, shown), &change(n, was, shown, &earlier), Some(&format!("{since}{of}")))
     };
+    let count = |name: &str, n: i64, was: i64, of: &str| compared(name, Some(n as f64), Some(was as f64), number, of);
     html! {
         div class="tiles" {
-            (count("Runs", now.total_runs, before.total_runs, &since))
+            (count("Runs", now.total_runs, before.total_runs, ""))
             (tile("Success rate", &text(now.success_rate, format::percent), &html! {
-                (format::number(now.completed)) " of " (format::number(now.completed + now.failed))
-                @if let Some(was) = before.success_rate { ", was " (format::percent(was)) }
-            }, Some(&of("completed"))))
-            (count("Dead letters", now.failed, before.failed, &of("failed")))
+                (number_of(now.completed, &format!("{since}&status=completed"))) " of "
+                (number_of(now.completed + now.failed, &format!("{since}{ENDED}")))
+                @if let Some(was) = before.success_rate { ", was " a href={ (earlier) (ENDED) } { (format::percent(was)) } }
+            }, Some(&format!("{since}{ENDED}"))))
+            (count("Dead letters", now.failed, before.failed, "&status=failed"))
             (tile("Cost", &text(Some(now.total_cost_usd), format::dollars), &html! {
-                @if now.wasted_cost_usd > 0.0 { (format::dollars(now.wasted_cost_usd)) " wasted on failures" }
-                @else { "nothing wasted" }
-            }, Some(&since)))
-            (tile("Average duration", &text(now.avg_latency_ms, format::duration),
-                &change(now.avg_latency_ms, before.avg_latency_ms, format::duration), Some(&since)))
+                @if now.wasted_cost_usd > 0.0 {
+                    a href={ (since) "&only=wasted" } { (format::dollars(now.wasted_cost_usd)) } " wasted on failures"
+                } @else { "nothing wasted" }
+            }, Some(&format!("{since}{EXECUTED}"))))
+            (compared("Average duration", now.avg_latency_ms, before.avg_latency_ms, format::duration, TIMED))
             (tile("95th percentile", &text(now.p95_latency_ms, format::duration), &html! {
-                @if now.p95_latency_ms.is_none() { "needs " (MIN_SAMPLES) " runs, has " (now.latency_samples) }
-                @else { (change(now.p95_latency_ms, before.p95_latency_ms, format::duration)) }
-            }, Some(&since)))
-            (tile("Tokens per run", &text(now.avg_tokens_per_run, number),
-                &change(now.avg_tokens_per_run, before.avg_tokens_per_run, number), Some(&since)))
+                @if now.p95_latency_ms.is_none() {
+                    "needs " (MIN_SAMPLES) " runs, has " (number_of(now.latency_samples, &format!("{since}{TIMED}")))
+                } @else { (change(now.p95_latency_ms, before.p95_latency_ms, format::duration, &format!("{earlier}{TIMED}"))) }
+            }, Some(&format!("{since}{TIMED}"))))
+            (compared("Tokens per run", now.avg_tokens_per_run, before.avg_tokens_per_run, number, EXECUTED))
             (tile("Cost per run", &text(now.avg_cost_usd_per_run, format::dollars), &html! {
-                @if let Some(cost) = now.cost_usd_per_success { (format::dollars(cost)) " per success" } @else { "\u{a0}" }
-            }, Some(&since)))
+                @if let Some(cost) = now.cost_usd_per_success {
+                    a href={ (since) "&status=completed" } { (format::dollars(cost)) } " per success"
+                } @else { "\u{a0}" }
+            }, Some(&format!("{since}{EXECUTED}"))))
         }
     }
 }
 
+fn number_of(n: i64, href: &str) -> Markup {
+    html! { a href=(href) { (format::number(n)) } }
+}
+
 /// What a number was in the period before, and by how much it has changed; blank where there is nothing to compare with.
-fn change(now: Option<f64>, before: Option<f64>, shown: fn(f64) -> String) -> Markup {
+fn change(now: Option<f64>, before: Option<f64>, shown: fn(f64) -> String, earlier: &str) -> Markup {
     html! {
         @if let (Some(now), Some(before)) = (now, before) && before > 0.0 {
             @let percent = (now - before) / before * 100.0;
-            "was " (shown(before)) " ("
+            "was " a href=(earlier) { (shown(before)) } " ("
             @if percent.abs() < 0.5 { "unchanged" }
             @else if percent > 999.0 { "× " (format!("{:.0}", now / before)) }
             @else { (if percent > 0.0 { "+" } else { "−" }) (format!("{:.0}", percent.abs())) " %" }
@@ -225,7 +239,11 @@ fn failures(range: Range, summary: &Summary) -> Markup {
                                 td class="num" {
                                     a href={ "/runs?status=failed&failure_reason=" (failure.failure_reason) "&since=" (range.as_str()) } { (format::number(failure.n)) }
                                 }
-                                td class="num quiet" { (format::number(before.get(failure.failure_reason.as_str()).copied().unwrap_or(0))) }
+                                @let was = before.get(failure.failure_reason.as_str()).copied().unwrap_or(0);
+                                td class="num quiet" {
+                                    @if was == 0 { "0" }
+                                    @else { a href={ "/runs?status=failed&failure_reason=" (failure.failure_reason) "&" (range.before()) } { (format::number(was)) } }
+                                }
                                 td class="axis" {
                                     svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true" {
                                         rect class="failed" x="0" y="0" height="10" width=(failure.n * 1000 / most) {}
@@ -264,7 +282,7 @@ fn steps(range: Range, steps: &[StepSummary]) -> Markup {
                 @if !marks.is_empty() {
                     details class="more" {
                         summary { "Marks, which take no time " span class="quiet" { (marks.len()) } }
-                        ul class="marks" { @for mark in marks { li { (mark.name) " " span class="quiet" { (format::number(mark.n)) } } } }
+                        ul class="marks" { @for mark in marks { li { (mark.name) " " (number_of(mark.n, &taken(range, mark))) } } }
                     }
                 }
             }
@@ -272,21 +290,27 @@ fn steps(range: Range, steps: &[StepSummary]) -> Markup {
     }
 }
 
+/// The runs in which a step was taken.
+fn taken(range: Range, step: &StepSummary) -> String {
+    let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("step", &step.name).finish();
+    format!("/runs?{query}&since={}", range.as_str())
+}
+
 fn row(range: Range, step: &StepSummary) -> Markup {
+    let taken = taken(range, step);
+    let failed = taken.replace("?step=", "?failed_step=");
     html! {
         tr {
             th scope="row" { (format::name(&step.name)) }
-            td class="num" { (format::number(step.n)) }
-            td class="num" { (format::took(step.avg_ms)) }
-            td class="num" { @if let Some(p95) = step.p95_ms { (format::took(p95)) } }
+            td class="num" { (number_of(step.n, &taken)) }
+            td class="num" { @if step.avg_ms >= 0.05 { a href=(taken) { (format::took(step.avg_ms)) } } }
+            td class="num" { @if let Some(p95) = step.p95_ms { a href=(taken) { (format::took(p95)) } } }
             td class="num" {
-                @if step.failure_rate > 0.0 {
-                    a class="bad" href={ "/runs?failed_step=" (step.name) "&since=" (range.as_str()) } { (format::percent(step.failure_rate)) }
-                }
+                @if step.failure_rate > 0.0 { a class="bad" href=(failed) { (format::percent(step.failure_rate)) } }
             }
-            td class="num" { @if step.retries > 0 { (format::number(step.retries)) } }
-            td class="num" { @if step.tokens > 0 { (format::number(step.tokens)) } }
-            td class="num" { @if step.cost_usd > 0.0 { (format::dollars(step.cost_usd)) } }
+            td class="num" { @if step.retries > 0 { (number_of(step.retries, &format!("{taken}&min_retries=1"))) } }
+            td class="num" { @if step.tokens > 0 { (number_of(step.tokens, &taken)) } }
+            td class="num" { @if step.cost_usd > 0.0 { a href=(taken) { (format::dollars(step.cost_usd)) } } }
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Dead letters in groups: those that failed in the same way on the same site, and what one of them looked like.
+//! Dead letters in groups: those that failed in the same way at the same step on the same site, and what one of them looked like.
 
 use maud::{Markup, html};
 
 use super::{Place, chart, format, layout};
-use crate::queue::{FailureGroup, MAX_GROUPS, TREND_DAYS};
+use crate::queue::{FailureGroup, MAX_GROUPS, NOWHERE, TREND_DAYS};
 use crate::web::auth::Caller;
 use crate::web::thumbnail::Size;
 
@@ -18,7 +18,7 @@ pub fn page(caller: &Caller, groups: &[FailureGroup]) -> Markup {
                 @if groups.len() as i64 == MAX_GROUPS { "the " (MAX_GROUPS) " largest groups" }
                 @else if groups.len() == 1 { "one group" }
                 @else { (groups.len()) " groups" }
-                ", of all times: the same reason, code and site"
+                ", of all times: the same reason, code, step and site"
             }
         }
         div data-live="groups" id="groups" {
@@ -37,6 +37,7 @@ pub fn page(caller: &Caller, groups: &[FailureGroup]) -> Markup {
 fn card(caller: &Caller, group: &FailureGroup) -> Markup {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.append_pair("failure_reason", &group.failure_reason).append_pair("failure_code", &group.failure_code);
+    query.append_pair("stuck_at", group.step.as_deref().unwrap_or(NOWHERE));
     let query = query.append_pair("site", &group.site).finish();
     let today = group.trend.last().copied().unwrap_or(0);
     html! {
@@ -53,7 +54,7 @@ fn card(caller: &Caller, group: &FailureGroup) -> Markup {
                 h2 { (group.failure_reason) " " code { (group.failure_code) } }
                 p class="site" {
                     (group.site)
-                    @if let Some(step) = &group.sample_step { span class="quiet" { " at " (step) } }
+                    @if let Some(step) = &group.step { span class="quiet" { " at " } (format::name(step)) }
                 }
                 @if let Some(error) = &group.sample_error { p class="error clamp" { (error.chars().take(300).collect::<String>()) } }
                 p class="quiet" {
@@ -71,7 +72,7 @@ fn card(caller: &Caller, group: &FailureGroup) -> Markup {
                 }
                 @if caller.may_operate() {
                     a class="button small" href={ "/runs/retry?" (query) }
-                        aria-label={ "Retry all of " (group.failure_reason) " on " (group.site) } { "Retry…" }
+                        aria-label={ "Retry all of " (group.failure_reason) " at " (group.step.as_deref().unwrap_or("no step")) " on " (group.site) } { "Retry…" }
                 }
             }
         }

@@ -40,6 +40,21 @@ pub fn page(caller: &Caller, list: &List) -> Markup {
     layout("Runs", Place::Runs, Some(caller), &main)
 }
 
+/// Filters that have a field of their own in the form, or a tab.
+const FIELDS: [&str; 11] = [
+    "status",
+    "q",
+    "failure_reason",
+    "failure_code",
+    "task_type",
+    "site",
+    "failed_step",
+    "stuck_at",
+    "min_retries",
+    "since",
+    "until",
+];
+
 fn filters(list: &List) -> Markup {
     let filter = list.filter;
     html! {
@@ -52,7 +67,7 @@ fn filters(list: &List) -> Markup {
                 button class="primary" { "Search" }
             }
             // What has no field here stays chosen all the same.
-            @for (name, value) in pairs(filter).iter().filter(|(name, _)| name.starts_with("not_")) {
+            @for (name, value) in pairs(filter).iter().filter(|(name, _)| !FIELDS.contains(&name.as_str())) {
                 input type="hidden" name=(name) value=(value);
             }
             details {
@@ -77,6 +92,7 @@ fn filters(list: &List) -> Markup {
                     }
                     label { "Site" input name="site" value=[filter.site.as_deref()] placeholder="https://example.org"; }
                     label { "Failed at step" input name="failed_step" value=[filter.failed_step.as_deref()] placeholder="find_form"; }
+                    label { "Died at step" input name="stuck_at" value=[filter.stuck_at.as_deref()] placeholder="submit_form"; }
                     label { "Retries, at least" input name="min_retries" inputmode="numeric" value=[filter.min_retries] placeholder="1"; }
                     label { "Enqueued since" input name="since" value=[filter.since.map(crate::record::rfc3339)] placeholder="24h, 7d or 2024-01-15"; }
                     label { "and before" input name="until" value=[filter.until.map(crate::record::rfc3339)] placeholder="2024-02-01"; }
@@ -136,6 +152,9 @@ fn in_words(name: &str) -> &'static str {
         "q" => "with the text",
         "min_retries" => "retries, at least",
         "failed_step" => "failed at step",
+        "step" => "took the step",
+        "stuck_at" => "died at step",
+        "only" => "only",
         "not_status" => "status not",
         "not_failure_reason" => "reason not",
         "not_failure_code" => "code not",
@@ -162,7 +181,7 @@ fn tabs(list: &List) -> Markup {
             (tab(None))
             @for status in TaskStatus::ALL { (tab(Some(status))) }
             span class="window" {
-                @if let Some(most) = cut { "of the newest " (format::number(most)) @if list.filter.q.is_some() { " looked through" } }
+                @if let Some(most) = cut { "of the newest " (format::number(most)) @if list.filter.q.is_some() || list.filter.step.is_some() { " looked through" } }
                 @else if list.filter.since.is_some() || list.filter.until.is_some() { "enqueued in the chosen time" }
                 @else { "of all times" }
             }

@@ -9,10 +9,17 @@ use crate::web::auth::Caller;
 /// The page.
 pub fn page(caller: &Caller, workers: &[WorkerNow]) -> Markup {
     let alive = workers.iter().filter(|worker| worker.alive).count();
+    let lost = workers.iter().filter(|worker| worker.is_lost()).count();
+    let stopped = workers.len() - alive - lost;
     let main = html! {
         div class="head" {
             h1 { "Workers" }
-            p class="quiet" { (alive) " alive, of " (workers.len()) " seen within the last hour" }
+            p class="quiet" {
+                (alive) " alive"
+                @if lost > 0 { ", " span class="bad" { (lost) " lost" } }
+                @if stopped > 0 { ", " (stopped) " stopped" }
+                @if lost + stopped > 0 { " within the last hour" }
+            }
         }
         div data-live="workers" id="workers" {
             @if workers.is_empty() {
@@ -34,10 +41,11 @@ fn card(worker: &WorkerNow) -> Markup {
             header {
                 h2 { (worker.name) }
                 @if worker.alive { span class="badge good" { "alive" } }
-                @else { span class="badge bad" { "last seen " (format::ago(worker.seen_at)) } }
+                @else if let Some(stopped_at) = worker.stopped_at { span class="badge" { "stopped " (format::ago(stopped_at)) } }
+                @else { span class="badge bad" { "lost, last seen " (format::ago(worker.seen_at)) } }
                 span class="quiet" { "began " (format::ago(worker.started_at)) " · version " (worker.version) }
             }
-            @if worker.tasks.is_empty() { p class="quiet" { "Idle." } }
+            @if worker.tasks.is_empty() { @if worker.alive { p class="quiet" { "Idle." } } }
             @else { (table(false, worker.tasks.iter().map(|task| (None, task)))) }
         }
     }
