@@ -52,6 +52,8 @@ pub struct Config {
     pub logs: Logs,
     /// Where traces go.
     pub traces: Traces,
+    /// Where metrics go, beside `/metrics`.
+    pub metrics: Metrics,
     /// HTTP API and dashboard.
     pub web: Web,
     /// What things cost.
@@ -208,6 +210,16 @@ pub struct Traces {
     pub endpoint: Option<Url>,
 }
 
+/// Section `[metrics]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Base address of a collector that takes OTLP over plain HTTP, for example `http://127.0.0.1:4318`. None: nowhere.
+    pub endpoint: Option<Url>,
+    /// How often they are sent.
+    pub interval_seconds: Seconds,
+}
+
 /// Section `[web]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -339,6 +351,12 @@ impl Default for Logs {
     }
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { endpoint: None, interval_seconds: Seconds::of(60) }
+    }
+}
+
 impl Default for Web {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), hosts: Vec::new(), tokens: Vec::new() }
@@ -442,7 +460,7 @@ impl Config {
 
     fn check(self) -> Result<Config, ConfigError> {
         let seconds = |value: Seconds| value.0.as_secs_f64();
-        let bounds: [(&'static str, bool, &'static str); 11] = [
+        let bounds: [(&'static str, bool, &'static str); 12] = [
             ("runs.dir", !self.runs.dir.as_os_str().is_empty(), "must name a directory; leave it out for `runs`"),
             ("data.dir", !self.data.dir.as_os_str().is_empty(), "must name a directory; leave it out for `.pagehand`"),
             ("worker.concurrency", (1..=256).contains(&self.worker.concurrency), "must be from 1 to 256"),
@@ -460,6 +478,11 @@ impl Config {
                 self.retry.max_seconds.0 >= self.retry.initial_seconds.0,
                 "must not be less than retry.initial_seconds",
             ),
+            (
+                "metrics.interval_seconds",
+                (0.1..=3600.0).contains(&seconds(self.metrics.interval_seconds)),
+                "must be from 0.1 to 3600",
+            ),
             ("egress.max_mib_per_task", self.egress.max_mib_per_task >= 1, "must be at least 1"),
             ("browser.recycle_after_tasks", self.browser.recycle_after_tasks >= 1, "must be at least 1"),
         ];
@@ -476,10 +499,13 @@ impl Config {
         if let Some(key) = amounts {
             return Err(ConfigError::Bounds { key, problem: "must be a number of US dollars, and not negative" });
         }
-        if self.traces.endpoint.as_ref().is_some_and(|url| url.scheme() != "http" || !url.has_host()) {
-            let problem =
-                "must be an http:// address, for example http://127.0.0.1:4318; encryption is the collector's business";
-            return Err(ConfigError::Bounds { key: "traces.endpoint", problem });
+        for (key, endpoint) in
+            [("traces.endpoint", &self.traces.endpoint), ("metrics.endpoint", &self.metrics.endpoint)]
+        {
+            if endpoint.as_ref().is_some_and(|url| url.scheme() != "http" || !url.has_host()) {
+                let problem = "must be an http:// address, for example http://127.0.0.1:4318; encryption is the collector's business";
+                return Err(ConfigError::Bounds { key, problem });
+            }
         }
         if !loopback {
             let problem = "must be an address of loopback, for example 127.0.0.1:9100: it asks for no token";

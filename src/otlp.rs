@@ -1,5 +1,5 @@
-//! Traces for a collector that speaks OTLP over HTTP, in JSON: an attempt is a span, its timed steps are spans below it, its
-//! other steps are events of it.
+//! Traces and metrics for a collector that speaks OTLP over HTTP, in JSON. An attempt is a span, its timed steps are spans
+//! below it, its other steps are events of it; [`metrics`] are what Prometheus would read.
 //!
 //! The protocol is spoken here, without the SDK: a span is known only when it is over, so there is nothing to propagate and
 //! nothing to sample, and what is left is one POST. Encryption and credentials are the business of a collector beside the
@@ -25,6 +25,8 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 use crate::record::StepRecord;
+
+pub mod metrics;
 
 /// Attempts that wait to be sent.
 const MOST_WAITING: usize = 1_000;
@@ -149,7 +151,7 @@ async fn send_all(endpoint: Url, instance: String, mut waiting: mpsc::Receiver<M
             }
         }
         if !spans.is_empty() {
-            let sent = timeout(LIMIT, post(&endpoint, request(&instance, spans).to_string())).await;
+            let sent = timeout(LIMIT, post(&endpoint, "v1/traces", request(&instance, spans))).await;
             let problem = sent.unwrap_or_else(|_| Err("it does not answer".to_owned())).err();
             if let Some(problem) = problem {
                 lost.fetch_add(attempts, Ordering::Relaxed);
@@ -167,8 +169,9 @@ async fn send_all(endpoint: Url, instance: String, mut waiting: mpsc::Receiver<M
     }
 }
 
-async fn post(endpoint: &Url, body: String) -> Result<(), String> {
-    let host = endpoint.host_str().ok_or("traces.endpoint has no host")?;
+/// Sends `body` to the collector's address for one kind of signal.
+async fn post(endpoint: &Url, signal: &str, body: Value) -> Result<(), String> {
+    let host = endpoint.host_str().ok_or("the address has no host")?;
     let port = endpoint.port_or_known_default().unwrap_or(4318);
     let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await.map_err(|error| error.to_string())?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
@@ -176,11 +179,11 @@ async fn post(endpoint: &Url, body: String) -> Result<(), String> {
     tokio::spawn(connection);
     let request = Request::builder()
         .method(Method::POST)
-        .uri(format!("{}/v1/traces", endpoint.path().trim_end_matches('/')))
+        .uri(format!("{}/{signal}", endpoint.path().trim_end_matches('/')))
         .header(header::HOST, endpoint.authority())
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::USER_AGENT, concat!("pagehand/", env!("CARGO_PKG_VERSION")))
-        .body(Full::<Bytes>::from(body))
+        .body(Full::<Bytes>::from(body.to_string()))
         .map_err(|error| error.to_string())?;
     let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
     match response.status() {
@@ -190,16 +193,23 @@ async fn post(endpoint: &Url, body: String) -> Result<(), String> {
 }
 
 fn request(instance: &str, spans: Vec<Value>) -> Value {
-    let version = env!("CARGO_PKG_VERSION");
-    let resource = attributes([
-        ("service.name", json!("pagehand")),
-        ("service.version", json!(version)),
-        ("service.instance.id", json!(instance)),
-    ]);
     json!({"resourceSpans": [{
-        "resource": {"attributes": resource},
-        "scopeSpans": [{"scope": {"name": "pagehand", "version": version}, "spans": spans}],
+        "resource": resource(instance),
+        "scopeSpans": [{"scope": scope(), "spans": spans}],
     }]})
+}
+
+/// The process that all of it is about.
+fn resource(instance: &str) -> Value {
+    json!({"attributes": attributes([
+        ("service.name", json!("pagehand")),
+        ("service.version", json!(env!("CARGO_PKG_VERSION"))),
+        ("service.instance.id", json!(instance)),
+    ])})
+}
+
+fn scope() -> Value {
+    json!({"name": "pagehand", "version": env!("CARGO_PKG_VERSION")})
 }
 
 /// The attempt's span, then those of its timed steps.

@@ -210,6 +210,15 @@ impl Server {
         self.address
     }
 
+    /// What `/metrics` serves, for whoever sends it elsewhere.
+    pub fn metrics(&self) -> impl Fn() -> std::pin::Pin<Box<dyn Future<Output = String> + Send>> + Send + Sync + use<> {
+        let app = self.app.clone();
+        move || {
+            let app = app.clone();
+            Box::pin(async move { metrics::text(&app).await.unwrap_or_default() })
+        }
+    }
+
     /// Serves until `shutdown`, then lets the requests under way end, for ten seconds at most.
     pub async fn run(self, shutdown: CancellationToken) {
         let watching = tokio::spawn(events::watch(self.app.clone(), shutdown.clone()));

@@ -2,16 +2,19 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use std::net::SocketAddr;
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::{Json, Router, routing};
 use chrono::Utc;
-use pagehand::otlp::{AttemptSpan, Exporter};
+use pagehand::otlp::{AttemptSpan, Exporter, metrics};
+use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
-use program::Program;
+use program::{Program, signal, until};
 
 #[path = "support/database.rs"]
 mod database;
@@ -27,7 +30,10 @@ async fn collector() -> (SocketAddr, Got) {
         got.lock().unwrap().push(body);
         Json(json!({}))
     };
-    let app = Router::new().route("/v1/traces", routing::post(take)).with_state(got.clone());
+    let app = Router::new()
+        .route("/v1/traces", routing::post(take))
+        .route("/v1/metrics", routing::post(take))
+        .with_state(got.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await });
@@ -37,6 +43,25 @@ async fn collector() -> (SocketAddr, Got) {
 fn spans(got: &Got) -> Vec<Value> {
     let got = got.lock().unwrap();
     got.iter().flat_map(|body| body["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().clone()).collect()
+}
+
+/// What each request said of a metric: its data points.
+fn points(got: &Got, name: &str) -> Vec<Vec<Value>> {
+    let of = |body: &Value| {
+        let metrics = body["resourceMetrics"][0]["scopeMetrics"][0]["metrics"].as_array()?.clone();
+        let metric = metrics.into_iter().find(|metric| metric["name"] == name)?;
+        let kinds = ["sum", "gauge", "histogram"].into_iter();
+        let points = kinds.filter_map(|kind| metric[kind]["dataPoints"].as_array().cloned());
+        Some(points.flatten().collect())
+    };
+    got.lock().unwrap().iter().filter_map(of).collect()
+}
+
+/// The data point that has all of these labels.
+fn of<'a>(points: &'a [Value], labels: &[&str]) -> &'a Value {
+    let has =
+        |point: &&Value| labels.iter().all(|label| point["attributes"].to_string().contains(&format!("\"{label}\"")));
+    points.iter().find(has).unwrap()
 }
 
 fn attempt(task_id: i64) -> AttemptSpan {
@@ -101,4 +126,70 @@ async fn a_worker_sends_the_attempts_that_it_made() {
     assert_eq!(spans[0]["traceId"], "4bf92f3577b34da6a3ce929d0e0e4736");
     assert!(spans[0]["attributes"].to_string().contains("policy.not_enrolled"), "{spans:?}");
     assert!(spans[0]["events"].to_string().contains("result_failed"), "{spans:?}");
+}
+
+#[tokio::test]
+async fn metrics_arrive_every_so_often_and_with_a_flush_those_of_now() {
+    let (address, got) = collector().await;
+    let read = Arc::new(Mutex::new(0_u64));
+    let counted = read.clone();
+    let text = move || {
+        let mut n = counted.lock().unwrap();
+        *n += 1;
+        std::future::ready(format!(
+            "# HELP pagehand_x X.\n# TYPE pagehand_x counter\npagehand_x_total{{a=\"b\"}} {n}\n# EOF\n"
+        ))
+    };
+    let endpoint: url::Url = format!("http://{address}/base/").parse().unwrap();
+    let wrong = metrics::Exporter::start(endpoint, "me".to_owned(), Duration::from_secs(3_600), text.clone());
+    // Not there: the round is over all the same.
+    wrong.flush(Duration::from_secs(10)).await;
+    assert_eq!(points(&got, "pagehand_x").len(), 0);
+    drop(wrong);
+    let endpoint: url::Url = format!("http://{address}").parse().unwrap();
+    let exporter = metrics::Exporter::start(endpoint, "me".to_owned(), Duration::from_millis(20), text);
+    until("three rounds arrive", async || points(&got, "pagehand_x").len() >= 3).await;
+    exporter.flush(Duration::from_secs(10)).await;
+    let values: Vec<u64> =
+        points(&got, "pagehand_x").iter().map(|points| points[0]["asInt"].as_str().unwrap().parse().unwrap()).collect();
+    assert!(
+        values.windows(2).all(|pair| pair[0] < pair[1]) && values.last() == Some(&read.lock().unwrap()),
+        "{values:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn worker_and_web_server_send_what_they_counted_when_they_end() {
+    let (address, got) = collector().await;
+    let program = Program::new().await.with("PAGEHAND_METRICS__ENDPOINT", &format!("http://{address}"));
+    sqlx::query(
+        "INSERT INTO tasks (task_type, url, site, payload, max_retries)
+         VALUES ('comment', 'https://example.org/a', 'https://example.org',
+                 '{\"author\": \"Ann\", \"email\": \"ann@example.org\", \"body\": \"Hello\"}', 0)",
+    )
+    .execute(&program.db.pool)
+    .await
+    .unwrap();
+    let output = program.run(&["worker", "--drain", "--instance", "w"]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Its rounds are a minute apart: this one came with the end.
+    let dead = points(&got, "pagehand_tasks_dead_lettered");
+    let unknown = of(dead.last().unwrap(), &["comment", "unknown"]);
+    assert_eq!((dead.len(), &unknown["asInt"]), (1, &json!("1")), "{dead:?}");
+    let service = got.lock().unwrap()[0]["resourceMetrics"][0]["resource"]["attributes"][2].clone();
+    assert_eq!(service, json!({"key": "service.instance.id", "value": {"stringValue": "w"}}));
+    let waits = points(&got, "pagehand_queue_wait_seconds");
+    assert!(waits[0].iter().any(|point| point["count"] == "1"), "{waits:?}");
+
+    let mut web = program.command(&["serve", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(web.stderr.take().unwrap()).lines();
+    while let Some(line) = said.next_line().await.unwrap() {
+        if line.contains("web.listening") {
+            break;
+        }
+    }
+    signal(&web, Signal::TERM);
+    assert!(web.wait().await.unwrap().success());
+    let depth = points(&got, "pagehand_dead_letters");
+    assert_eq!(of(depth.last().unwrap(), &["comment"])["asInt"], json!("1"), "{depth:?}");
 }

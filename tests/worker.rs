@@ -1,7 +1,8 @@
 //! Workers as processes, on real Postgres and real Chrome, against the demo site; its ledger says what was submitted.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use serde_json::{Value, json};
 
 #[path = "support/database.rs"]
 mod database;
+#[path = "support/http.rs"]
+mod http_client;
 #[path = "support/program.rs"]
 mod program;
 
@@ -360,4 +363,112 @@ async fn a_record_that_postgres_does_not_take_keeps_back_none_of_the_others() {
     let due: Vec<i64> =
         sqlx::query_scalar("SELECT attempt_id FROM records_due").fetch_all(&program.db.pool).await.unwrap();
     assert_eq!(due, [bad], "the other one has its record");
+}
+
+/// Where the worker of that name serves its counters.
+async fn counters_of(program: &Program, name: &str) -> SocketAddr {
+    let mut found = None;
+    until("the worker serves its counters", async || {
+        let lines = program.log();
+        let mut lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let line = lines.find(|line| line["event"] == "worker.metrics_listening" && line["worker_id"] == name);
+        found = line.and_then(|line| line["address"].as_str().unwrap().parse().ok());
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
+}
+
+/// A worker's counters by name and labels, those at 0 left out.
+async fn counters(at: SocketAddr) -> BTreeMap<String, f64> {
+    let text = http_client::send(at, "GET", "/metrics", &[], "").await.text();
+    let lines = text.lines().filter(|line| !line.starts_with('#')).map(|line| line.rsplit_once(' ').unwrap());
+    lines.map(|(name, value)| (name.to_owned(), value.parse().unwrap())).filter(|(_, value)| *value != 0.0).collect()
+}
+
+/// Those of that name.
+fn named(counters: &BTreeMap<String, f64>, name: &str) -> BTreeMap<String, f64> {
+    let prefix = format!("{name}{{");
+    counters.iter().filter(|(key, _)| key.starts_with(&prefix)).map(|(key, n)| (key.clone(), *n)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_workers_count_is_what_the_rows_say() {
+    let (program, site) = set_up().await;
+    let program = program
+        .with("PAGEHAND_WORKER__METRICS_LISTEN", "127.0.0.1:0")
+        .with("PAGEHAND_WORKER__TASK_TIMEOUT_SECONDS", "8")
+        .with("PAGEHAND_PRICES__BROWSER_SECOND_USD", "0.01");
+    let mut silent = comment(&site, SILENT, 1);
+    silent["max_retries"] = json!(1);
+    let id = program.enqueue(&[silent]).await[0];
+    let sleeper = program.worker(&["--instance", "sleeper"]);
+    let sleeper_at = counters_of(&program, "sleeper").await;
+    until("the attempt is under way", async || program.steps(id).contains(&"automation_context_entered".to_owned()))
+        .await;
+    signal(&sleeper, Signal::STOP);
+    let pages = [CANONICAL_ARTICLE, CANONICAL_ARTICLE, "/articles/spring-tide", "/articles/closed-season"];
+    program.enqueue(&pages.iter().enumerate().map(|(n, page)| comment(&site, page, n)).collect::<Vec<_>>()).await;
+    let _other = program.worker(&["--instance", "other", "--concurrency", "2"]);
+    let pool = program.db.pool.clone();
+    let count = async |sql: &'static str| -> i64 { sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap() };
+    until("all tasks have ended", async || {
+        count("SELECT count(*) FROM tasks WHERE status IN ('pending', 'running')").await == 0
+    })
+    .await;
+    signal(&sleeper, Signal::CONT);
+    let lost = "pagehand_lease_lost_total";
+    until("the sleeper has noticed", async || counters(sleeper_at).await.contains_key(lost)).await;
+    let of_other = counters(counters_of(&program, "other").await).await;
+    let of_sleeper = counters(sleeper_at).await;
+    let mut all = of_other.clone();
+    of_sleeper.iter().for_each(|(key, n)| *all.entry(key.clone()).or_default() += n);
+
+    let rows = async |sql: &'static str| -> BTreeMap<String, f64> {
+        let rows: Vec<(String, f64)> = sqlx::query_as(sql).fetch_all(&pool).await.unwrap();
+        rows.into_iter().collect()
+    };
+    let attempts = rows(
+        "SELECT format('pagehand_task_attempts_total{task_type=\"%s\",outcome=\"%s\",failure_reason=\"%s\"}', t.task_type,
+                       a.status, a.failure_reason), count(*)::float8
+         FROM attempts a JOIN tasks t ON t.id = a.task_id GROUP BY t.task_type, a.status, a.failure_reason",
+    )
+    .await;
+    let outcomes = ["outcome=\"succeeded\"", "outcome=\"failed\"", "outcome=\"lost\""];
+    assert!(outcomes.iter().all(|outcome| attempts.keys().any(|key| key.contains(outcome))), "{attempts:?}");
+    assert_eq!(named(&all, "pagehand_task_attempts_total"), attempts);
+    let received = rows(
+        "SELECT format('pagehand_tasks_received_total{task_type=\"%s\"}', t.task_type), count(*)::float8
+         FROM attempts a JOIN tasks t ON t.id = a.task_id GROUP BY t.task_type",
+    )
+    .await;
+    assert_eq!(named(&all, "pagehand_tasks_received_total"), received);
+    let dead = rows(
+        "SELECT format('pagehand_tasks_dead_lettered_total{task_type=\"%s\",failure_reason=\"%s\"}', task_type,
+                       failure_reason), count(*)::float8
+         FROM tasks WHERE status = 'failed' GROUP BY task_type, failure_reason",
+    )
+    .await;
+    assert_eq!(named(&all, "pagehand_tasks_dead_lettered_total"), dead);
+    let sum = |name: &str| named(&all, name).values().sum::<f64>();
+    let retries = count("SELECT sum(retry_count) FROM tasks").await as f64;
+    assert_eq!((sum("pagehand_task_retries_scheduled_total"), retries > 2.0), (retries, true));
+    let taken_back = count("SELECT count(*) FROM attempts WHERE status = 'lost'").await as f64;
+    assert_eq!((all[lost], of_sleeper[lost]), (taken_back, 1.0));
+    let timed = sum("pagehand_task_duration_seconds_count");
+    assert_eq!(timed, count("SELECT count(*) FROM attempts WHERE status <> 'running'").await as f64);
+    assert!(!all.contains_key("pagehand_tasks_in_flight"), "{all:?}");
+
+    // What an attempt has done is counted where it was done.
+    let steps = rows(
+        "SELECT format('pagehand_steps_total{step=\"%s\",outcome=\"%s\"}', s.name, CASE WHEN s.ok THEN 'ok' ELSE 'failed' END),
+                count(*)::float8
+         FROM steps s JOIN attempts a ON a.id = s.attempt_id WHERE a.worker = 'other' GROUP BY s.name, s.ok",
+    )
+    .await;
+    assert_eq!(named(&of_other, "pagehand_steps_total"), steps);
+    let spent: f64 =
+        sqlx::query_scalar("SELECT sum(cost_usd) FROM attempts WHERE worker = 'other'").fetch_one(&pool).await.unwrap();
+    let counted = named(&of_other, "pagehand_cost_usd_total").values().sum::<f64>();
+    assert!(spent > 0.0 && (counted - spent).abs() < 1e-9, "{counted} {spent}");
 }

@@ -8,7 +8,11 @@ use super::worker::stop_on_signals;
 use super::{Database, Usage};
 use crate::cli::ServeArgs;
 use crate::config::Config;
+use crate::otlp::metrics::Exporter;
 use crate::web::{Server, WebSettings};
+
+/// How long the last metrics may take.
+const LAST_METRICS: std::time::Duration = std::time::Duration::from_secs(6);
 
 /// Serves until SIGINT or SIGTERM.
 ///
@@ -30,7 +34,14 @@ pub async fn run(config: Config, args: ServeArgs) -> anyhow::Result<()> {
             // Err: no systemd, or one that does not listen.
             let _ = sd_notify::notify(&[NotifyState::Ready]);
             let watchdog = tokio::spawn(feed_watchdog());
+            let metrics = config.metrics.endpoint.clone().map(|endpoint| {
+                let every = config.metrics.interval_seconds.duration();
+                Exporter::start(endpoint, format!("web {}", server.address()), every, server.metrics())
+            });
             server.run(stop.politely).await;
+            if let Some(metrics) = metrics {
+                metrics.flush(LAST_METRICS).await;
+            }
             watchdog.abort();
             Ok(())
         }

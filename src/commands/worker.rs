@@ -14,7 +14,7 @@ use crate::browser::{BrowserPool, BrowserSettings, ThirdParties};
 use crate::cli::WorkerArgs;
 use crate::config::Config;
 use crate::llm::Client;
-use crate::otlp::Exporter;
+use crate::otlp::{Exporter, metrics};
 use crate::queue::{Presence, Queue, QueueError, WorkerIdentity};
 use crate::retry::Reconnect;
 use crate::telemetry::RunsDir;
@@ -22,7 +22,7 @@ use crate::worker::{Settings, Stop, Until, Worker, user_agent};
 
 /// How often it is said that Postgres can't be reached.
 const SAY_EVERY: Duration = Duration::from_secs(60);
-/// How long the last traces may take.
+/// How long the last traces may take, and the last metrics.
 const LAST_TRACES: Duration = Duration::from_secs(6);
 /// How long the first Chrome may take before the worker says that something is wrong.
 const WARM_UP: Duration = Duration::from_secs(30);
@@ -51,13 +51,18 @@ pub async fn run(config: Config, args: WorkerArgs) -> anyhow::Result<()> {
     let browsers = BrowserPool::new(browser_settings(&config));
     let started = start(&database.queue, &config, args, runs, browsers.clone()).await;
     let worked = match started {
-        Ok((worker, until, _presence)) => {
+        Ok((worker, until, presence)) => {
             tracing::info!(event = "worker.started", worker_id = worker.identity.name, "worker started");
             let traces = worker.settings.traces.clone();
+            let metrics = export_metrics(&worker, &config);
             let attempts = worker.run(until, stop).await;
             if let Some(traces) = traces {
                 traces.flush(LAST_TRACES).await;
             }
+            if let Some(metrics) = metrics {
+                metrics.flush(LAST_TRACES).await;
+            }
+            presence.end().await;
             tracing::info!(event = "worker.stopped", attempts, "worker stopped");
             Ok(())
         }
@@ -156,6 +161,15 @@ async fn serve_metrics(worker: &Worker, address: Option<std::net::SocketAddr>) -
     let (metrics, browsers) = (worker.metrics.clone(), worker.browsers.clone());
     tokio::spawn(async move { metrics.serve(listener, || browsers.stats()).await });
     Ok(())
+}
+
+/// Sends the worker's counters to a collector, where the configuration names one.
+fn export_metrics(worker: &Worker, config: &Config) -> Option<metrics::Exporter> {
+    let endpoint = config.metrics.endpoint.clone()?;
+    let (counted, browsers) = (worker.metrics.clone(), worker.browsers.clone());
+    let read = move || std::future::ready(counted.text(&browsers.stats()));
+    let every = config.metrics.interval_seconds.duration();
+    Some(metrics::Exporter::start(endpoint, worker.identity.name.clone(), every, read))
 }
 
 /// Whether Chrome is fit for pages that mean harm.

@@ -18,6 +18,8 @@ pub struct Lapsed {
     pub lease: Lease,
     /// The process that made it.
     pub incarnation: String,
+    /// Name of the automation.
+    pub task_type: String,
 }
 
 /// Most tasks taken back where no limit is given.
@@ -78,7 +80,7 @@ impl Queue {
     pub async fn lapsed(&self, limit: u32, worker: Option<&WorkerIdentity>) -> Result<Vec<Lapsed>, QueueError> {
         let rows = repeated(is_rolled_back, || {
             sqlx::query!(
-                r#"SELECT id AS "id!", fence AS "fence!", lease_incarnation AS "incarnation!"
+                r#"SELECT id AS "id!", fence AS "fence!", lease_incarnation AS "incarnation!", task_type AS "task_type!"
                    FROM lapsed_tasks($1, $2, $3, NULL)"#,
                 i32::try_from(limit).unwrap_or(i32::MAX),
                 worker.map(|worker| worker.name.as_str()),
@@ -92,6 +94,7 @@ impl Queue {
             .map(|row| Lapsed {
                 lease: Lease { task_id: TaskId(row.id), fence: Fence(row.fence) },
                 incarnation: row.incarnation,
+                task_type: row.task_type,
             })
             .collect())
     }

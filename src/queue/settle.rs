@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::attempt::step_row;
 use super::{Queue, QueueError, clean, exposed, is_transient, repeated};
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureReason};
 use crate::fault;
 use crate::record::{ArtifactRecord, StepRecord};
 use crate::task::{Fence, Lease, TaskId};
@@ -79,6 +79,22 @@ impl SettlementRecord {
     /// Which attempt it ends.
     pub fn lease(&self) -> Lease {
         Lease { task_id: self.task_id, fence: self.fence }
+    }
+
+    /// `completed`, `retry`, `dead`, `cancelled` or `released`.
+    pub fn outcome(&self) -> &str {
+        self.settlement["outcome"].as_str().unwrap_or_default()
+    }
+
+    /// One of the eleven, of an attempt that failed.
+    pub fn failure_reason(&self) -> Option<FailureReason> {
+        self.settlement["reason"].as_str()?.parse().ok()
+    }
+
+    /// How long the attempt took.
+    pub fn execution_time(&self) -> Duration {
+        let seconds = self.settlement["execution_time"].as_f64().unwrap_or_default();
+        Duration::try_from_secs_f64(seconds).unwrap_or_default()
     }
 }
 

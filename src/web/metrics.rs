@@ -139,12 +139,18 @@ impl Metrics {
     (status = 200, description = "OpenMetrics text", content_type = "application/openmetrics-text", body = String),
 ))]
 pub async fn serve(State(app): State<Shared>) -> Result<Response, Problem> {
+    let text = text(&app).await.map_err(|_| Problem::internal())?;
+    Ok(([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response())
+}
+
+/// All of it as OpenMetrics text.
+pub async fn text(app: &Shared) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
-    encode(&mut text, &queue_gauges(&app).await).map_err(|_| Problem::internal())?;
+    encode(&mut text, &queue_gauges(app).await)?;
     let queue = text.trim_end().trim_end_matches("# EOF").to_owned();
     text.clear();
-    encode(&mut text, &app.metrics.registry).map_err(|_| Problem::internal())?;
-    Ok(([(header::CONTENT_TYPE, OPENMETRICS)], queue + &text).into_response())
+    encode(&mut text, &app.metrics.registry)?;
+    Ok(queue + &text)
 }
 
 /// Read anew for each scrape; without a database there is only `pagehand_database_up 0`.

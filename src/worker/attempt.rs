@@ -90,9 +90,10 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
     let open = open && fault::guard!("verdict.open");
     let submission = if open { Submission::Open } else { Submission::Settled };
     let outcome = decide(&claimed.task, result, submission, &worker.settings.retry);
-    worker.metrics.ended(&claimed.task, outcome.as_ref(), execution_time);
-    worker.metrics.steps(&claimed.task, &run.steps());
-    let Some(mut outcome) = outcome.filter(|_| !run.is_revoked()) else { return abandon(&run, lease) };
+    let Some(mut outcome) = outcome.filter(|_| !run.is_revoked()) else {
+        worker.metrics.steps(&claimed.task, &run.steps());
+        return abandon(worker, &run, lease);
+    };
     // What is committed and what is in the files is the same.
     let failure = match &outcome {
         Outcome::Dead { failure } => Some(failure.clone()),
@@ -102,6 +103,7 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
         None => log_step(&run, "result_success", json!({})),
         Some(failure) => log_failure(&run, "result_failed", failure, json!({})),
     }
+    worker.metrics.steps(&claimed.task, &run.steps());
     log_outcome(&claimed.task, &outcome, execution_time);
     if let Some(traces) = &worker.settings.traces {
         traces.send(AttemptSpan {
@@ -125,7 +127,7 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
     let artifacts = finalize_run(&run, result).await;
     fault::point!("attempt.recorded");
     if run.is_revoked() {
-        return abandon(&run, lease);
+        return abandon(worker, &run, lease);
     }
     if !artifacts.iter().any(|file| file.kind == "result")
         && let Err(error) = worker.queue.owe_record(lease).await
@@ -139,7 +141,7 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
     let steps = held.take_backlog();
     let blocked = matches!(&outcome, Outcome::Retry { failure, .. } | Outcome::Dead { failure } if failure.reason == FailureReason::Blocked);
     let settlement = Settlement { lease, outcome, execution_time, steps, artifacts };
-    if settle(worker, settlement).await == Some(Settled::Fenced) {
+    if settle(worker, &claimed.task.task_type, settlement).await == Some(Settled::Fenced) {
         run.revoke();
         tracing::warn!(
             event = "lease.lost",
@@ -153,8 +155,9 @@ pub(super) async fn attempt(worker: &Worker, claimed: Claimed, before: Before, h
 }
 
 /// The task is somebody else's now: nothing of this attempt is committed or written any more.
-fn abandon(run: &Run, lease: Lease) {
+fn abandon(worker: &Worker, run: &Run, lease: Lease) {
     run.revoke();
+    worker.metrics.lease_lost();
     tracing::warn!(
         event = "lease.lost",
         task_id = lease.task_id.0,

@@ -2,6 +2,11 @@
 //!
 //! Labels come from closed lists: a task type that no automation has is `other`, and so is a step beyond the first hundred
 //! names. What the queue holds is not counted here: each worker would count the same rows.
+//!
+//! How attempts end is counted when it is committed, by whoever commits it: their own worker, one that delivers what another
+//! kept, or one that takes back what another lost. So the sums over all workers are what the rows say. What an attempt has
+//! done (its steps, their time, tokens and cost) is counted where it was done; of a worker that is killed it is lost with
+//! the worker.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -26,9 +31,9 @@ use tokio::net::TcpListener;
 
 use crate::browser::{Denial, DenialKind, PoolStats};
 use crate::failure::FailureReason;
-use crate::queue::Outcome;
+use crate::queue::{Reaped, Settled, SettlementRecord};
 use crate::record::StepRecord;
-use crate::task::{TASK_TYPES, Task};
+use crate::task::{TASK_TYPES, Task, TaskStatus};
 use crate::telemetry::write_errors_total;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -36,7 +41,8 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 const MAX_STEP_NAMES: usize = 100;
 /// A scraper that is slower is cut off.
 const HEADER_LIMIT: Duration = Duration::from_secs(5);
-const OUTCOMES: [&str; 4] = ["succeeded", "failed", "abandoned", "cancelled"];
+/// How an attempt ends, as its row says it.
+const OUTCOMES: [&str; 5] = ["succeeded", "failed", "lost", "released", "cancelled"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Type {
@@ -142,7 +148,10 @@ impl Metrics {
             drop(metrics.waits.get_or_create(&Type { task_type }));
             for outcome in OUTCOMES {
                 drop(metrics.durations.get_or_create(&TypeAndOutcome { task_type, outcome }));
-                if outcome != "failed" {
+                if outcome == "lost" {
+                    let failure_reason = FailureReason::Unknown.as_str();
+                    drop(metrics.attempts.get_or_create(&Attempt { task_type, outcome, failure_reason }));
+                } else if outcome != "failed" {
                     drop(metrics.attempts.get_or_create(&Attempt { task_type, outcome, failure_reason: "" }));
                 }
             }
@@ -163,7 +172,7 @@ impl Metrics {
     fn register(&mut self) {
         let registry = &mut self.registry;
         registry.register("pagehand_tasks_received", "Tasks claimed", self.received.clone());
-        registry.register("pagehand_task_attempts", "Attempts that ended", self.attempts.clone());
+        registry.register("pagehand_task_attempts", "Attempts whose end this worker committed", self.attempts.clone());
         registry.register("pagehand_tasks_dead_lettered", "Tasks that failed for good", self.dead_lettered.clone());
         registry.register("pagehand_task_retries_scheduled", "Attempts to be repeated", self.retries.clone());
         registry.register("pagehand_steps", "Steps that ended", self.steps.clone());
@@ -214,38 +223,62 @@ impl Metrics {
         InFlight(self.in_flight.clone())
     }
 
-    /// Counts the end of an attempt; None if it was abandoned.
-    pub(super) fn ended(&self, task: &Task, outcome: Option<&Outcome>, took: Duration) {
-        let task_type = known(&task.task_type);
-        let (name, failure) = match outcome {
-            None => ("abandoned", None),
-            Some(Outcome::Completed { .. }) => ("succeeded", None),
-            Some(Outcome::Cancelled) => ("cancelled", None),
-            Some(Outcome::Released { .. }) => ("abandoned", None),
-            Some(Outcome::Retry { failure, .. } | Outcome::Dead { failure }) => {
-                ("failed", Some(failure.reason.as_str()))
-            }
+    /// Counts how an attempt ended, if Postgres has it now.
+    pub(super) fn answered(&self, task_type: &str, record: &SettlementRecord, settled: Option<Settled>) {
+        match settled {
+            Some(Settled::Done) => {}
+            Some(Settled::Fenced) | None => return self.lease_lost(),
+            // It ends when its lease does, as lost.
+            Some(Settled::Refused) => return,
+        }
+        let task_type = known(task_type);
+        let failure_reason = record.failure_reason().map_or("", FailureReason::as_str);
+        let (outcome, failure_reason) = match record.outcome() {
+            "completed" => ("succeeded", ""),
+            "cancelled" => ("cancelled", ""),
+            "released" => ("released", ""),
+            _ => ("failed", failure_reason),
         };
-        self.attempts
-            .get_or_create(&Attempt { task_type, outcome: name, failure_reason: failure.unwrap_or_default() })
-            .inc();
-        self.durations.get_or_create(&TypeAndOutcome { task_type, outcome: name }).observe(took.as_secs_f64());
-        match (outcome, failure) {
-            (None, _) => {
-                self.lease_lost.inc();
-            }
-            (Some(Outcome::Completed { .. }), _) => {
+        self.ended(Attempt { task_type, outcome, failure_reason }, record.execution_time());
+        match record.outcome() {
+            "completed" => {
                 let now = Utc::now().timestamp_millis() as f64 / 1e3;
                 self.last_success.get_or_create(&Type { task_type }).set(now);
             }
-            (Some(Outcome::Retry { .. }), Some(failure_reason)) => {
-                self.retries.get_or_create(&Failed { task_type, failure_reason }).inc();
-            }
-            (Some(Outcome::Dead { .. }), Some(failure_reason)) => {
-                self.dead_lettered.get_or_create(&Failed { task_type, failure_reason }).inc();
-            }
+            "retry" => self.retry(task_type, failure_reason),
+            "dead" => self.dead_letter(task_type, failure_reason),
             _ => {}
         }
+    }
+
+    /// Counts an attempt that was taken back from another worker.
+    pub(super) fn lost(&self, task_type: &str, reaped: &Reaped) {
+        let (task_type, failure_reason) = (known(task_type), FailureReason::Unknown.as_str());
+        self.ended(Attempt { task_type, outcome: "lost", failure_reason }, reaped.execution_time);
+        match reaped.status {
+            TaskStatus::Pending => self.retry(task_type, failure_reason),
+            TaskStatus::Failed => self.dead_letter(task_type, failure_reason),
+            _ => {}
+        }
+    }
+
+    /// Counts an attempt of this worker whose lease was lost: nothing of it is committed.
+    pub(super) fn lease_lost(&self) {
+        self.lease_lost.inc();
+    }
+
+    fn retry(&self, task_type: &'static str, failure_reason: &'static str) {
+        self.retries.get_or_create(&Failed { task_type, failure_reason }).inc();
+    }
+
+    fn dead_letter(&self, task_type: &'static str, failure_reason: &'static str) {
+        self.dead_lettered.get_or_create(&Failed { task_type, failure_reason }).inc();
+    }
+
+    fn ended(&self, attempt: Attempt, took: Duration) {
+        let label = TypeAndOutcome { task_type: attempt.task_type, outcome: attempt.outcome };
+        self.durations.get_or_create(&label).observe(took.as_secs_f64());
+        self.attempts.get_or_create(&attempt).inc();
     }
 
     /// Counts what was kept from a page.

@@ -33,16 +33,23 @@ const KEEP_STRANGERS: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
     process: String,
+    /// Name of the automation; not in those that earlier versions have kept.
+    #[serde(default)]
+    task_type: String,
     settlement: SettlementRecord,
 }
 
-/// Commits how an attempt ended, or keeps it; None: it is kept.
-pub(super) async fn settle(worker: &Worker, settlement: Settlement) -> Option<Settled> {
+/// Commits how an attempt at a task of that type ended, or keeps it; None: it is kept.
+pub(super) async fn settle(worker: &Worker, task_type: &str, settlement: Settlement) -> Option<Settled> {
     let record = SettlementRecord::from(&settlement);
     let mut waits = Reconnect::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
         let problem = match send(worker, std::slice::from_ref(&record)).await {
-            Ok(settled) => return settled.first().copied(),
+            Ok(settled) => {
+                let settled = settled.first().copied();
+                worker.metrics.answered(task_type, &record, settled);
+                return settled;
+            }
             Err(problem) => problem,
         };
         worker.state.outage.failed("an outcome is kept until it can be committed", &problem);
@@ -50,7 +57,7 @@ pub(super) async fn settle(worker: &Worker, settlement: Settlement) -> Option<Se
         if !fault::guard!("outcome.keep") {
             return None;
         }
-        match keep(worker, record.clone()).await {
+        match keep(worker, task_type, record.clone()).await {
             Ok(()) => {
                 tracing::info!(event = "outcome.kept", task_id, "the outcome waits for postgres beside the runs");
                 worker.state.outcome_kept.notify_one();
@@ -101,7 +108,11 @@ pub(super) async fn deliver(worker: &Worker) -> Result<(), String> {
     }
     let attempts: Vec<Lapsed> = entries
         .iter()
-        .map(|(_, entry)| Lapsed { lease: entry.settlement.lease(), incarnation: entry.process.clone() })
+        .map(|(_, entry)| Lapsed {
+            lease: entry.settlement.lease(),
+            incarnation: entry.process.clone(),
+            task_type: entry.task_type.clone(),
+        })
         .collect();
     let known = worker.queue.known(&attempts).await.map_err(|error| error.to_string())?;
     let (ours, strangers): (Vec<_>, Vec<_>) =
@@ -121,6 +132,7 @@ pub(super) async fn deliver(worker: &Worker) -> Result<(), String> {
         let lease = entry.settlement.lease();
         let settled = send(worker, std::slice::from_ref(&entry.settlement)).await?;
         let (task_id, attempt) = (lease.task_id.0, lease.fence.0);
+        worker.metrics.answered(&entry.task_type, &entry.settlement, settled.first().copied());
         match settled.first() {
             Some(Settled::Done) => {
                 tracing::info!(event = "outcome.delivered", task_id, attempt, "a kept outcome is committed");
@@ -158,9 +170,10 @@ async fn send(worker: &Worker, records: &[SettlementRecord]) -> Result<Vec<Settl
     }
 }
 
-async fn keep(worker: &Worker, settlement: SettlementRecord) -> Result<(), String> {
+async fn keep(worker: &Worker, task_type: &str, settlement: SettlementRecord) -> Result<(), String> {
     let fence = settlement.lease().fence;
-    let entry = Entry { process: worker.identity.incarnation.clone(), settlement };
+    let (process, task_type) = (worker.identity.incarnation.clone(), task_type.to_owned());
+    let entry = Entry { process, task_type, settlement };
     let text = serde_json::to_value(&entry).map_err(|error| error.to_string())?;
     blocking(worker.runs.journal(), move |journal| journal.keep(fence, &entry.process, &text)).await
 }

@@ -12,8 +12,11 @@ use serde_json::{Map, Value};
 use super::Worker;
 use super::verdict::Ended;
 use crate::fault;
-use crate::queue::{Lapsed, Outcome, OwedEnd, OwedRecord, QueueError, Settled, Settlement, WorkerIdentity};
+use crate::queue::{
+    Lapsed, Outcome, OwedEnd, OwedRecord, QueueError, Settled, Settlement, SettlementRecord, WorkerIdentity,
+};
 use crate::retry::Reconnect;
+use crate::task::Fence;
 use crate::telemetry::{EndedAttempt, Finished, Recovered, finished_run, recover_run};
 
 /// Tasks taken back in one round.
@@ -69,13 +72,15 @@ fn interval(lease: Duration) -> Duration {
 
 async fn take_back(worker: &Worker, earlier: Option<&WorkerIdentity>) -> Result<(), QueueError> {
     let lapsed = worker.queue.lapsed(BATCH, earlier).await?;
-    let mut lost = Vec::new();
+    let mut lost_attempts = Vec::new();
     for attempt in lapsed {
         if !adopt(worker, &attempt).await? {
-            lost.push(attempt);
+            lost_attempts.push(attempt);
         }
     }
-    for lost in worker.queue.reap_lapsed(&lost, earlier).await? {
+    for lost in worker.queue.reap_lapsed(&lost_attempts, earlier).await? {
+        let task_type = lapsed_type(&lost_attempts, lost.fence);
+        worker.metrics.lost(task_type, &lost);
         tracing::warn!(
             event = "task.worker_lost",
             task_id = lost.task_id.0,
@@ -87,6 +92,10 @@ async fn take_back(worker: &Worker, earlier: Option<&WorkerIdentity>) -> Result<
         );
     }
     write_records(worker).await
+}
+
+fn lapsed_type(attempts: &[Lapsed], fence: Fence) -> &str {
+    attempts.iter().find(|attempt| attempt.lease.fence == fence).map_or("", |attempt| attempt.task_type.as_str())
 }
 
 /// Writes the final results that are due: of attempts that were taken back, now or by a worker that died over it, and of
@@ -175,9 +184,11 @@ async fn adopt(worker: &Worker, attempt: &Lapsed) -> Result<bool, QueueError> {
     };
     let Finished { execution_time, steps, artifacts, .. } = finished;
     let settlement = Settlement { lease, outcome, execution_time, steps, artifacts };
-    let settled = worker.queue.settle(std::slice::from_ref(&settlement)).await?;
+    let record = SettlementRecord::from(&settlement);
+    let settled = worker.queue.settle_records(std::slice::from_ref(&record)).await?;
     let done = settled.first() == Some(&Settled::Done);
     if done {
+        worker.metrics.answered(&attempt.task_type, &record, Some(Settled::Done));
         tracing::info!(
             event = "outcome.adopted",
             task_id = lease.task_id.0,
