@@ -80,7 +80,7 @@ async fn a_run_shows_its_attempts_steps_and_artifacts() {
     assert_eq!(step["meta"]["password"], "***");
     assert_eq!(attempt["artifacts"][0], json!({"name": "init.json", "kind": "init", "bytes": 2}));
     let page = app.page(&format!("/runs/{id}")).await.text();
-    assert!(page.contains("Failed at step submit in attempt 1: a deadline passed"), "{page}");
+    assert!(page.contains("Failed at step submit in attempt\u{a0}1: a deadline passed"), "{page}");
     assert!(!page.contains("step-secret"));
 }
 

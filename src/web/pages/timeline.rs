@@ -142,7 +142,7 @@ fn row(attempt: &Attempt, step: &Step, total: f64, told: bool, troubles: &[Strin
             td class="num" { (step.seq) }
             td class="name" {
                 @if failed { span class="mark" aria-label="failed" { "✕" } " " }
-                (step.name)
+                (format::name(&step.name))
                 @for trouble in troubles { " " span class="badge bad small" { (trouble) } }
                 (meta(step))
                 @if let Some(error) = step.error.as_ref().filter(|_| !told) { p class="error" { (error) } }

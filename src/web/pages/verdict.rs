@@ -88,7 +88,7 @@ fn in_words(run: &RunSummary) -> String {
 fn place(attempt: Option<&Attempt>) -> String {
     let Some(attempt) = attempt else { return " before its first attempt".to_owned() };
     let step = place_of_failure(attempt).map_or(String::new(), |step| format!(" at step {}", step.name));
-    format!("{step} in attempt {}", attempt.retry_count + 1)
+    format!("{step} in attempt\u{a0}{}", attempt.retry_count + 1)
 }
 
 /// Where an attempt went wrong: its first failed step, because what follows only reports it; where nothing but reports
