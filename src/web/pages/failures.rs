@@ -13,13 +13,13 @@ pub fn page(caller: &Caller, groups: &[FailureGroup]) -> Markup {
     let main = html! {
         div class="head" {
             h1 { "Failures" }
-            p class="quiet" {
-                (format::number(total)) " dead letters in "
+            @if !groups.is_empty() { p class="quiet" {
+                (format::number(total)) @if total == 1 { " dead letter in " } @else { " dead letters in " }
                 @if groups.len() as i64 == MAX_GROUPS { "the " (MAX_GROUPS) " largest groups" }
                 @else if groups.len() == 1 { "one group" }
                 @else { (groups.len()) " groups" }
                 ", of all times: the same reason, code, step and site"
-            }
+            } }
         }
         div data-live="groups" id="groups" {
             @if groups.is_empty() {
