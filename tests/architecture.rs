@@ -144,6 +144,19 @@ fn architecture_md_names_every_module() {
     }
 }
 
+/// `make chaos-guards` takes long, and would only then find a test that was renamed or moved.
+#[test]
+fn every_test_that_proves_a_guard_is_there() {
+    let table = fs::read_to_string(root().join("tests/chaos/guards.rs")).unwrap();
+    let entry = regex::Regex::new(r#"Test\(\s*"(\w+)",\s*"(\w+)",?\s*\)"#).unwrap();
+    let named: Vec<[&str; 2]> = entry.captures_iter(&table).map(|found| found.extract().1).collect();
+    assert!(named.len() >= 20, "the table is written in another way: {named:?}");
+    for [file, name] in named {
+        let text = fs::read_to_string(root().join(format!("tests/{file}.rs"))).unwrap_or_default();
+        assert!(text.contains(&format!("fn {name}(")), "tests/{file}.rs has no test {name}");
+    }
+}
+
 #[test]
 fn the_reader_of_imports_sees_every_form() {
     let code = "use crate::queue::{Queue, Lease};\nuse crate::{task, retry::RetryPolicy};\nuse pagehand::cli::Cli;\nlet x = crate::site::refusal();";

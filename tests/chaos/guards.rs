@@ -43,7 +43,7 @@ const GUARDS: &[(Guard, Proof)] = &[
     (Code("gate.second"), Test("gate", "a_page_that_submits_everything_several_times_gets_it_once")),
     (Code("gate.intent"), Kill("nowhere", "kill")),
     (Code("gate.let_go"), Kill("nowhere", "kill")),
-    (Code("tab.seal"), Test("browser", "a_post_that_is_refused_never_reaches_the_server")),
+    (Code("tab.seal"), Test("browser_submit", "a_post_that_is_refused_never_reaches_the_server")),
     (Behind("heartbeat.is_ours", "heartbeat.self_fence"), Kill("db.let_go.after", "stop")),
     (
         Code("heartbeat.self_fence"),
