@@ -120,6 +120,22 @@ async fn a_comment_form_is_told_with_the_roles_of_its_fields_and_nothing_is_sent
 }
 
 #[tokio::test]
+async fn a_code_that_a_mail_brings_is_none_of_the_fields_and_one_of_an_app_is() {
+    let bench = Bench::new().await;
+    let code = "<p><label>Verification code <input name=c maxlength=6></label>";
+    let signup = bench.site.page("signup", &SIGNUP.replace("<p><button>", &format!("{code}<p><button>")));
+    let login = "<h1>Log in</h1><form><label>User name <input name=u></label><label>Password <input type=password name=p></label>\
+        <label>Authenticator code <input name=c></label><button>Log in</button></form>";
+    let login = bench.site.page("login", login);
+    let printed = bench.lines(&[&signup, &login]).await;
+    let [signup, login] = [&printed[0]["forms"][0], &printed[1]["forms"][0]];
+    assert_eq!(roles(signup), ["username", "email", "password", "password_confirm"]);
+    assert_eq!(signup["codes"].as_array().map(Vec::len), Some(1), "{signup}");
+    assert_eq!(roles(login), ["username", "password", "one_time_code"]);
+    assert!(login.get("codes").is_none(), "{login}");
+}
+
+#[tokio::test]
 async fn a_sign_up_in_frames_is_found_by_the_selectors_of_the_frames_around_it() {
     let bench = Bench::new().await;
     let inner = bench.site.elsewhere(&bench.site.page("inner", SIGNUP));

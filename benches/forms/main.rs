@@ -169,7 +169,7 @@ impl Bench {
         let selectors: Vec<&str> = of_main()
             .flat_map(|form| {
                 let submit = form.form.submit.as_ref().map(|button| button.selector.as_str());
-                form.fields().map(|field| field.selector.as_str()).chain(submit)
+                form.fields().map(|(_, field)| field.selector.as_str()).chain(submit)
             })
             .collect();
         // What a shadow root holds has no place in the document.
@@ -186,8 +186,8 @@ impl Bench {
                 Ok(place.and_then(|place| usize::try_from(place).ok()))
             };
             let mut fields = Vec::new();
-            for field in form.fields() {
-                fields.extend(place()?.map(|at| (field.role, at)));
+            for (role, _) in form.fields() {
+                fields.extend(place()?.map(|at| (role, at)));
             }
             let submit = if form.form.submit.is_some() { place()? } else { None };
             let form = &form.form;

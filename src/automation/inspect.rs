@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::forms::{self, Control, Form, FormKind, Role};
+use super::forms::{self, Control, Dictionary, Form, FormKind, Role};
 use super::look::{self, FrameView, View};
 use super::{StepLimits, failed, obstacles};
 use crate::browser::{FrameId, Landed, Tab};
@@ -80,6 +80,8 @@ impl Serialize for InspectedForm {
             frame: &'a [String],
             selector: &'a str,
             fields: Vec<Field<'a>>,
+            #[serde(skip_serializing_if = "Vec::is_empty")]
+            codes: Vec<&'a str>,
             submit: Option<&'a str>,
         }
         #[derive(Serialize)]
@@ -98,8 +100,9 @@ impl Serialize for InspectedForm {
             selector: &form.selector,
             fields: self
                 .fields()
-                .map(|field| Field { role: role_name(field.role), selector: &field.selector, later: field.later })
+                .map(|(role, field)| Field { role: role_name(role), selector: &field.selector, later: field.later })
                 .collect(),
+            codes: self.codes().map(|field| field.selector.as_str()).collect(),
             submit: form.submit.as_ref().map(|button| button.selector.as_str()),
         }
         .serialize(serializer)
@@ -108,9 +111,42 @@ impl Serialize for InspectedForm {
 
 impl InspectedForm {
     /// Each field that a task would fill or leave alone knowingly, and those it would find once the form is unfolded or a
-    /// step further. What a person does not see otherwise, and is no trap, is not there.
-    pub fn fields(&self) -> impl Iterator<Item = &forms::Field> {
+    /// step further, with what it wants. What a person does not see otherwise, and is no trap, is not there; nor are
+    /// [`Self::codes`].
+    pub fn fields(&self) -> impl Iterator<Item = (Role, &forms::Field)> {
+        let fields = self.listed().filter(|field| !self.awaits_a_code(field));
+        fields.map(|field| (self.role(field), field))
+    }
+
+    /// Fields that wait for a code which a mail or message brings once the form was sent: nobody can fill them with it.
+    pub fn codes(&self) -> impl Iterator<Item = &forms::Field> {
+        self.listed().filter(|field| self.awaits_a_code(field))
+    }
+
+    fn listed(&self) -> impl Iterator<Item = &forms::Field> {
         self.form.fields.iter().filter(|field| field.usable || field.later || field.role == Role::Honeypot)
+    }
+
+    /// A code of an app or a token is there when one logs in; one that proves the address or number that the form asks for
+    /// is not there yet.
+    fn awaits_a_code(&self, field: &forms::Field) -> bool {
+        let form = &self.form;
+        let has = |roles: &[Role]| form.fields.iter().any(|field| roles.contains(&field.role));
+        let proves = has(&[Role::Email, Role::Phone]) && !has(&[Role::Password]);
+        let named = || Dictionary::standard().names("role.email", &field.selector);
+        field.role == Role::OneTimeCode && (form.kind == FormKind::Signup || proves || named())
+    }
+
+    /// Only a comment has a text that is published, and only who leaves one, or has an account or a wish, gives a site of
+    /// their own: elsewhere a task has nothing for either.
+    fn role(&self, field: &forms::Field) -> Role {
+        let kind = self.form.kind;
+        let own_site = matches!(kind, FormKind::Comment | FormKind::Signup | FormKind::Contact);
+        match field.role {
+            Role::Body if kind != FormKind::Comment => Role::Other,
+            Role::Website if !own_site => Role::Other,
+            role => role,
+        }
     }
 }
 
@@ -277,7 +313,7 @@ fn boxes(found: &InspectedForm) -> Vec<Value> {
     let fields = form.fields.iter().filter(|field| field.usable || field.role == Role::Honeypot);
     let fields = fields.map(|field| {
         let of = if field.role == Role::Honeypot { "honeypot" } else { form.kind.as_str() };
-        json!({"h": field.handle, "name": role_name(field.role), "of": of})
+        json!({"h": field.handle, "name": role_name(found.role(field)), "of": of})
     });
     let outer = json!({"h": form.handle, "name": title, "of": form.kind, "outer": true});
     std::iter::once(outer).chain(fields).chain(submit).collect()
