@@ -70,6 +70,7 @@ async fn register(ctx: &Context, payload: &RegistrationPayload) -> Result<Succes
             (Role::LastName, last),
             (Role::FullName, full),
             (Role::Username, &payload.username),
+            (Role::Author, &payload.username),
             (Role::Email, &payload.email),
             (Role::EmailConfirm, &payload.email),
             (Role::Password, password),

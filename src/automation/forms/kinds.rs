@@ -185,6 +185,12 @@ fn score(parts: &FormParts<'_>, kind: Option<FormKind>, position: usize, button:
     // A form that is sent has another button, if any, to log in instead.
     let logs_in = kind.is_some_and(|kind| kind != FormKind::Login) && dictionary.says_mostly("kind.login", text);
     let says_no = dictionary.says_mostly("sign.not_submit", text) && !(kind == Some(FormKind::Login) && says_own);
+    // A page that is one form has buttons for all that is in it.
+    let aside = ["newsletter", "search"].into_iter().any(|other| {
+        let meaning = format!("kind.{other}");
+        kind.is_some_and(|kind| kind.as_str() != other) && dictionary.says_mostly(&meaning, text)
+    });
+    add("of_another_purpose", aside && !says_own && kind != Some(FormKind::Other));
     add("not_submit_word", says_no || (logs_in && !says_own) || button.kind == "reset");
     add("not_submit_name", dictionary.names("sign.not_submit", &names));
     let sends = |button: &&&ButtonFacts| matches!(button.kind.as_str(), "submit" | "image");
@@ -196,11 +202,25 @@ fn score(parts: &FormParts<'_>, kind: Option<FormKind>, position: usize, button:
     add("other_element", !matches!(button.tag.as_str(), "a" | "button" | "input"));
     add("no_text", text.is_empty() && button.kind != "image");
     add("long_text", Words::of_text(text).count() > 5);
-    add("forgot", dictionary.says("sign.forgot", text));
+    add("forgot", dictionary.says("sign.forgot", text) && !resets(parts));
     // Where the whole form is folded away, its buttons are too.
     let folded = parts.fields.iter().all(|field| !field.seen);
     add("hidden", !button.hidden.is_empty() && !folded);
     score + if after { weights.submit("per_button_after") * position as f64 } else { 0.0 }
+}
+
+/// Whether a form without a password is there to have a lost one back: the text over it says so.
+fn resets(parts: &FormParts<'_>) -> bool {
+    let dictionary = Dictionary::standard();
+    let form = parts.form;
+    let near = form.distance.is_some_and(|distance| distance <= 40);
+    let over = form.headings.iter().chain(near.then_some(&form.before)).chain(&form.lead).chain([&parts.page.title]);
+    let secret = |f: &&Guess<'_>| f.seen && f.facts.kind == "password";
+    !parts.fields.iter().any(|f| secret(&f))
+        && over.into_iter().any(|text| {
+            let words = Words::of_text(text);
+            words.count() <= 8 && dictionary.in_text("sign.reset", &words) > 0
+        })
 }
 
 /// What a button may say that it is for.
@@ -357,6 +377,7 @@ fn words_evidence(parts: &FormParts<'_>, evidence: &mut Evidence) {
     };
     let says = |meaning: &str, words: &Words| dictionary.in_text(meaning, words) > 0;
     note("text:check_mail", says("sign.check_mail", &text));
+    note("resets", resets(parts));
     note("button:change_password", pressed.iter().any(|words| says("sign.change_password", words)));
     note("text:terms", says("sign.terms", &text));
     note("text:password_rules", says("sign.password_rules", &text));
@@ -364,12 +385,26 @@ fn words_evidence(parts: &FormParts<'_>, evidence: &mut Evidence) {
     let about = page.forms.len() <= 4;
     let around: String = page.text.chars().take(3000).collect();
     let around = Words::of_text(if about { &around } else { "" });
+    // `Don't have an account` is the opposite of what is part of it.
+    let have = |text: &str| {
+        text.split(['.', '?', '!', '\n', '。', '？', '؟', '।'])
+            .any(|part| dictionary.says("sign.have_account", part) && !dictionary.says("sign.no_account", part))
+    };
     for meaning in ["have_account", "no_account", "forgot", "change_password"] {
         let name = format!("sign.{meaning}");
-        let here = says(&name, &text) || beside.iter().any(|words| says(&name, words));
+        let over = lead.iter().any(|words| says(&name, words));
+        let (mut here, mut about) = (says(&name, &text), over || says(&name, &around));
+        if meaning == "have_account" {
+            (here, about) =
+                (here && have(&form.text), about && (have(&page.text) || form.lead.iter().any(|t| have(t))));
+        }
+        here = here || beside.iter().any(|words| says(&name, words));
         note(&format!("text:{meaning}"), here);
-        note(&format!("page:{meaning}"), !here && says(&name, &around));
+        note(&format!("page:{meaning}"), !here && about);
     }
+    note("unsubscribe", says("sign.unsubscribe", &text) || lead.iter().any(|words| says("sign.unsubscribe", words)));
+    let vouched = page.buttons.iter().filter(|button| button.hidden.is_empty()).take(60);
+    note("sso", about && vouched.map(words_on).any(|words| words.count() <= 6 && says("sign.sso", &words)));
     let top: Vec<Words> = page.headings.iter().take(6).map(|heading| Words::of_text(&heading.text)).collect();
     for kind in ["comment", "signup", "login", "newsletter", "contact"] {
         let meaning = format!("kind.{kind}");
@@ -386,7 +421,17 @@ fn words_evidence(parts: &FormParts<'_>, evidence: &mut Evidence) {
         evidence.insert("signup_or_login".to_owned(), 1.0);
     }
     if evidence.contains_key("single_email") {
-        for name in ["text:terms", "button:submit", "text:have_account", "text:no_account", "later_password"] {
+        let beside = [
+            "text:terms",
+            "button:submit",
+            "text:have_account",
+            "text:no_account",
+            "later_password",
+            "page:have_account",
+            "title:signup",
+            "sso",
+        ];
+        for name in beside {
             if evidence.contains_key(name) {
                 evidence.insert(format!("single_email+{name}"), 1.0);
             }
