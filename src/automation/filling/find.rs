@@ -66,11 +66,16 @@ pub(super) fn asks_for_more(form: &Form, plan: &Plan<'_>, done: &[Role]) -> usiz
 /// Why there is none.
 pub(super) async fn find(ctx: &Context, plan: &Plan<'_>, done: &[Role]) -> Result<View, Failure> {
     let deadline = Instant::now() + ctx.limits.appear;
-    let mut view = obstacles::clear_overlays(ctx, ctx.look().await?, plan.kind).await?;
+    let mut view = ctx.look().await?;
+    // From here on it is known how long nothing has moved.
+    let mut watched = chosen(&view, plan, done).is_none();
+    if watched {
+        progress(ctx, plan.kind).await?;
+    }
+    view = obstacles::clear_overlays(ctx, view, plan.kind).await?;
     let mut pressed: Vec<String> = Vec::new();
     let mut followed = false;
     let mut scrolled = false;
-    let mut watched = false;
     loop {
         if chosen(&view, plan, done).is_some() {
             return Ok(view);
@@ -82,7 +87,6 @@ pub(super) async fn find(ctx: &Context, plan: &Plan<'_>, done: &[Role]) -> Resul
             return Err(missing);
         }
         if !watched {
-            // From here on it is known how long nothing has moved.
             watched = true;
             progress(ctx, plan.kind).await?;
         }
@@ -112,13 +116,21 @@ pub(super) async fn find(ctx: &Context, plan: &Plan<'_>, done: &[Role]) -> Resul
                 return Err(missing);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            wait_for_fields(&ctx.tab, &view, left.min(Duration::from_millis(500))).await;
+            wait_for_fields(&ctx.tab, &view, left.min(next_look(&progress))).await;
         }
         view = ctx.look().await?;
         if !view.main().page.overlays.is_empty() {
             view = obstacles::clear_overlays(ctx, view, plan.kind).await?;
         }
     }
+}
+
+/// How long until it is worth looking again, if no field comes before: as soon as nothing has moved for long enough, where
+/// nothing else is waited for.
+fn next_look(progress: &Progress) -> Duration {
+    let most = 500.0;
+    let rest = if progress.loaded && !progress.promises { QUIET_MS - progress.quiet } else { most };
+    Duration::from_millis(rest.clamp(50.0, most) as u64)
 }
 
 /// What may be pressed to bring the form, and which page may have it instead. A link is followed only within the site
