@@ -20,7 +20,9 @@
     frame.style.cssText = `position: absolute; box-sizing: border-box; left: ${left}px; top: ${top}px; width: ${rect.width + 2 * grow}px; height: ${rect.height + 2 * grow}px; border: 2px ${outer ? 'dashed' : 'solid'} ${colour}; border-radius: 3px`;
     tag.textContent = name;
     const right = rect.right - origin.left + grow;
-    const across = outer ? `left: ${left}px` : name === 'submit' && right + 60 < wide ? `left: ${right + 2}px` : `right: ${Math.max(0, wide - right)}px`;
+    // A name is wider than a box to tick: right-aligned at the page's edge it would be cut off.
+    const beside = (name === 'submit' || rect.width < 60) && right + 60 < wide;
+    const across = outer ? `left: ${left}px` : beside ? `left: ${right + 2}px` : `right: ${Math.max(0, wide - right)}px`;
     tag.style.cssText = `position: absolute; box-sizing: border-box; top: ${outer ? Math.max(0, top - 18) : top}px; ${across}; font: bold 11px/16px system-ui, sans-serif; color: #fff; background: ${colour}; padding: 0 5px; border-radius: 3px; white-space: nowrap`;
     root.append(frame, tag);
   }
