@@ -216,7 +216,7 @@ fn resets(parts: &FormParts<'_>) -> bool {
     let near = form.distance.is_some_and(|distance| distance <= 40);
     let over = form.headings.iter().chain(near.then_some(&form.before)).chain(&form.lead).chain([&parts.page.title]);
     let secret = |f: &&Guess<'_>| f.seen && f.facts.kind == "password";
-    !parts.fields.iter().any(|f| secret(&f))
+    !parts.fields.iter().any(secret)
         && over.into_iter().any(|text| {
             let words = Words::of_text(text);
             words.count() <= 8 && dictionary.in_text("sign.reset", &words) > 0
