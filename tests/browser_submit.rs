@@ -60,6 +60,19 @@ async fn a_post_that_is_refused_never_reaches_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_submission_that_was_refused_is_not_waited_for() {
+    let fixture = Fixture::new().await;
+    let tab = fixture.showing(FORM).await;
+    let button = find(&tab, "button").await;
+    // As long as the tab may live, and longer than this test has patience.
+    let limit = Duration::from_secs(60);
+    let report = within(30, tab.submit(&button, &Gate::refusing("/post"), limit)).await.unwrap();
+    assert_eq!(report.refusal.as_deref(), Some("the lease is lost"));
+    tab.close().await;
+    fixture.pool.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_held_post_does_not_leave_when_the_call_is_dropped_or_the_tab_is_closed() {
     let fixture = Fixture::new().await;
     struct Never;

@@ -305,7 +305,12 @@ impl Tab {
             let spent = (followed.request.method.clone(), followed.request.url.clone());
             self.state.with(|inner| inner.spent = Some(spent));
         }
+        // What was refused leads nowhere, and Chrome does not say that it has given up going there.
+        let refused = report.refusal.is_some();
         let follow_up = async {
+            if refused {
+                return;
+            }
             match &admitted {
                 Some(followed) if followed.request.resource_type == "Document" => {}
                 Some(_) => {
