@@ -106,7 +106,7 @@ pub struct WorkerArgs {
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// Address to listen on; any but loopback needs web.tokens. Without it web.listen
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub listen: Option<SocketAddr>,
 }
 
@@ -525,6 +525,12 @@ pub struct MapFailureArgs {
     pub json: bool,
 }
 
+/// An address with its port; `localhost` is 127.0.0.1.
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    numeric.as_deref().unwrap_or(text).parse().map_err(|_| "write it like 127.0.0.1:8080 or [::1]:8080".to_owned())
+}
+
 fn parse_since(text: &str) -> Result<DateTime<Utc>, String> {
     match text.parse::<NaiveDate>() {
         Ok(day) => Ok(day.and_time(NaiveTime::MIN).and_utc()),
@@ -571,6 +577,15 @@ mod tests {
         assert!(Cli::try_parse_from(comment.iter().chain(&["--url", "http://x/"])).is_ok());
         assert!(Cli::try_parse_from(comment).is_err(), "no url");
         assert!(Cli::try_parse_from(["pagehand", "enqueue"]).is_err());
+    }
+
+    #[test]
+    fn an_address_to_listen_on_has_a_port_and_may_be_localhost() {
+        assert_eq!(parse_address("localhost:8080"), Ok(SocketAddr::from(([127, 0, 0, 1], 8080))));
+        assert!(parse_address("[::1]:0").is_ok());
+        for wrong in ["localhost", "8080", "example.org:80", "127.0.0.1"] {
+            assert!(parse_address(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -89,8 +89,9 @@ pub async fn run(config: Config, args: SiteArgs) -> anyhow::Result<()> {
         SiteCommand::Ls => {
             let database = Database::open(&config).await?;
             let sites = database.queue.sites().await;
+            let now = database.queue.now().await;
             database.close().await;
-            let sites = sites?;
+            let (sites, now) = (sites?, now?);
             if json {
                 return print_json(&serde_json::json!({"sites": sites}));
             }
@@ -106,7 +107,11 @@ pub async fn run(config: Config, args: SiteArgs) -> anyhow::Result<()> {
                     site.manners.quiet_hours.as_ref().map_or_else(|| "–".to_owned(), ToString::to_string),
                     if site.manners.robots == Robots::Ignore { "ignored" } else { "respected" }.to_owned(),
                     site.task_types.as_ref().map_or_else(|| "all".to_owned(), |types| types.join(", ")),
-                    site.stopped_why.as_ref().map_or_else(|| "open".to_owned(), |why| format!("stopped: {why}")),
+                    match &site.stopped_why {
+                        _ if site.check_active(now).is_err() => "expired".to_owned(),
+                        Some(why) => format!("stopped: {why}"),
+                        None => "open".to_owned(),
+                    },
                 ]
             });
             print_line(table(
