@@ -330,6 +330,24 @@ async fn the_demo_ends_each_task_as_its_page_is_made_to() {
 }
 
 #[tokio::test]
+async fn a_demo_that_is_stopped_leaves_nothing_that_keeps_the_next_one_from_beginning() {
+    let program = Program::new().await.with("DATABASE_URL", "");
+    let said = program.path().join("demo.err");
+    let stderr = std::fs::File::create(&said).unwrap();
+    let mut demo = program.command(&["demo", "--concurrency", "1"]).stderr(stderr).spawn().unwrap();
+    let said = || std::fs::read_to_string(&said).unwrap_or_default();
+    program::until("it has begun", async || said().contains("1/27")).await;
+    program::signal(&demo, rustix::process::Signal::INT);
+    let status = tokio::time::timeout(program::PATIENCE, demo.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(1), "{}", said());
+    for status in ["pending", "running"] {
+        let left = program.json(&["runs", "ls", "--status", status, "--json"]).await;
+        assert_eq!(left["runs"], json!([]), "{}", said());
+    }
+    assert_ne!(program.json(&["runs", "ls", "--status", "cancelled", "--json"]).await["runs"], json!([]));
+}
+
+#[tokio::test]
 async fn the_failed_run_of_the_demo_times_out_through_all_its_retries_and_its_retry_succeeds() {
     let program = Program::new().await;
     let output = program.run(&["demo", "--failed-run", "--json"]).await;
@@ -385,6 +403,17 @@ async fn a_remedy_that_is_named_can_be_typed_as_it_stands() {
     let mended = program.run(&words[1..]).await;
     assert!(mended.status.success(), "{remedy}: {}", text(&mended.stderr));
     assert!(program.run(&task).await.status.success());
+}
+
+#[tokio::test]
+async fn a_site_whose_authorisation_has_ended_is_listed_as_such() {
+    let program = Program::new().await;
+    program.enrol(SITE).await;
+    assert!(text(&program.run(&["site", "ls"]).await.stdout).contains(" open"));
+    let ended = "UPDATE sites SET authorized_until = now() - interval '1 second'";
+    sqlx::query(ended).execute(&program.db.pool).await.unwrap();
+    let listed = text(&program.run(&["site", "ls"]).await.stdout);
+    assert!(listed.contains(" expired") && !listed.contains(" open"), "{listed}");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::cli::DemoArgs;
 use crate::config::Config;
 use crate::cost::Prices;
 use crate::demo::{DemoSite, Expectation, Scenario, failed_run, scenarios};
-use crate::queue::{Live, Queue, RunSummary};
+use crate::queue::{Live, Queue, QueueError, RunSummary};
 use crate::retry::RetryPolicy;
 use crate::site::NewEnrolment;
 use crate::task::{NewTask, TaskId, TaskStatus};
@@ -81,16 +81,29 @@ pub async fn run(mut config: Config, args: DemoArgs) -> anyhow::Result<()> {
         let tasks = enqueue(&queue, &site, if args.failed_run { vec![failed_run()] } else { scenarios() }).await?;
         let worker = Worker::new(queue.clone(), identity, runs, browsers.clone(), Registry::standard(), settings);
         let worker = Arc::new(worker);
-        let rows = work_off(&queue, worker.clone(), &tasks, stop.clone(), &config.runs.dir, args.json).await?;
-        let shown = match rows.first().filter(|_| args.failed_run) {
-            Some(row) => story::tell(&queue, &worker, row, &config.runs.dir, &stop, &args).await,
-            None => show(&rows, &config.runs.dir, args.json),
+        let told = async {
+            let rows = work_off(&queue, worker.clone(), &tasks, stop.clone(), &config.runs.dir, args.json).await?;
+            let shown = match rows.first().filter(|_| args.failed_run) {
+                Some(row) => story::tell(&queue, &worker, row, &config.runs.dir, &stop, &args).await,
+                None => show(&rows, &config.runs.dir, args.json),
+            };
+            if let Some(web) = web {
+                serve(web, &queue, worker.clone(), stop, &config.runs.dir).await?;
+            }
+            shown
         };
-        if let Some(web) = web {
-            serve(web, &queue, worker, stop, &config.runs.dir).await?;
+        let told = told.await;
+        // Without their site they could only fail, and would keep the next demo from beginning.
+        for id in tasks.keys() {
+            match queue.cancel(*id).await {
+                Ok(_) | Err(QueueError::Conflict(_) | QueueError::NoSuchTask(_)) => {}
+                Err(error) => {
+                    tracing::warn!(event = "demo.not_cancelled", %error, task_id = id.0, "a task is left over")
+                }
+            }
         }
         presence.end().await;
-        shown
+        told
     };
     let shown = shown.await;
 
