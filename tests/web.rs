@@ -236,6 +236,26 @@ async fn a_retry_of_many_reports_what_was_left_and_why() {
 }
 
 #[tokio::test]
+async fn a_retry_of_none_is_not_a_retry_of_all() {
+    let app = TestApp::open().await;
+    let ids = app.failed(2).await;
+    assert_eq!(app.post("/runs/retry", &json!({"ids": []})).await.json()["retried"], 0);
+    // The page's form with no box ticked: what is hidden in it, and nothing else.
+    let page = app.page("/runs").await.text();
+    let form = page.split("<form id=\"picked\"").nth(1).unwrap().split("</form>").next().unwrap().to_owned();
+    let hidden = regex::Regex::new("name=\"([^\"]*)\" value=\"([^\"]*)\"").unwrap();
+    let body: Vec<String> = hidden.captures_iter(&form).map(|field| format!("{}={}", &field[1], &field[2])).collect();
+    let answer = send(app.address, "POST", "/runs/retry", &[FORM, SAME_ORIGIN], &body.join("&")).await;
+    assert_eq!(answer.json()["retried"], 0, "{form}");
+    for empty in [json!({"failure_reason": []}), json!({"site": []})] {
+        assert_eq!(app.post("/runs/retry", &empty).await.status, 422, "{empty}");
+    }
+    for id in ids {
+        assert_eq!(app.status(id).await, "failed");
+    }
+}
+
+#[tokio::test]
 async fn a_pending_run_is_cancelled_and_an_ended_one_is_not() {
     let app = TestApp::open().await;
     let id = app.failed(1).await[0];

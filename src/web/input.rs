@@ -104,7 +104,12 @@ impl Input {
             Input::Json(Value::Object(members)) => {
                 let mut fields = Fields::default();
                 for (name, value) in members {
+                    let empty = value.as_array().is_some_and(Vec::is_empty);
                     match scalar(&value) {
+                        // Said as nothing it would mean everything.
+                        Ok(_) if empty && name != IDS && !name.starts_with("not_") => {
+                            fields.errors.push(FieldError::new(shown(&name), "is an empty list; leave it out"));
+                        }
                         Ok(text) => fields.add(name, text),
                         Err(problem) => fields.errors.push(FieldError::new(shown(&name), problem)),
                     }
@@ -147,10 +152,10 @@ impl Fields {
     }
 
     fn add(&mut self, name: String, value: String) {
-        if name == IDS && self.values.contains_key(IDS) {
-            // A form has a box for each run.
+        if name == IDS {
+            // A form has a box for each run. None at all is not the same as nothing said, which means all.
             let ids = self.values.entry(name).or_default();
-            *ids = format!("{ids},{value}");
+            *ids = if ids.is_empty() { value } else { format!("{ids},{value}") };
             return;
         }
         // A form sends its empty fields too: they say nothing.
@@ -208,7 +213,8 @@ impl Fields {
     pub fn ids(&mut self, name: &'static str, most: usize) -> Option<Vec<TaskId>> {
         self.known.push(name);
         let text = self.values.remove(name)?;
-        let ids: Result<Vec<TaskId>, _> = text.split(',').map(|id| TaskId::from_str(id.trim())).collect();
+        let ids = text.split(',').map(str::trim).filter(|id| !id.is_empty());
+        let ids: Result<Vec<TaskId>, _> = ids.map(TaskId::from_str).collect();
         match ids {
             Ok(ids) if ids.len() <= most => Some(ids),
             Ok(_) => {
@@ -369,6 +375,13 @@ mod tests {
         let mut fields = fields("ids=3&ids=5&ids=8");
         let ids: Vec<i64> = fields.ids("ids", 3).unwrap().iter().map(|id| id.0).collect();
         assert_eq!((ids, fields.finish()), (vec![3, 5, 8], Ok(())));
+    }
+
+    #[test]
+    fn no_box_that_is_ticked_names_no_run_which_is_not_all_of_them() {
+        assert_eq!(fields("ids=").ids("ids", 3), Some(Vec::new()));
+        assert_eq!(fields("ids=&ids=7").ids("ids", 3), Some(vec![TaskId(7)]));
+        assert_eq!(fields("").ids("ids", 3), None);
     }
 
     #[test]

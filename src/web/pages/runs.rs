@@ -213,7 +213,7 @@ fn table(caller: &Caller, list: &List) -> Markup {
     let any_failed = list.runs.runs.iter().any(|run| run.status == "failed");
     html! {
         @if any_failed && caller.may_operate() {
-            form id="picked" method="post" action="/runs/retry" {}
+            form id="picked" method="post" action="/runs/retry" { input type="hidden" name="ids" value=""; }
         }
         table class="runs" {
             thead {
