@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use secrecy::ExposeSecret;
 use tokio::task::JoinHandle;
 
@@ -18,6 +19,7 @@ use crate::config::Config;
 use crate::devdb::DevDb;
 use crate::observability::{self, LogSettings};
 use crate::queue::{Queue, QueueError};
+use crate::record::is_hidden;
 use crate::retry::Reconnect;
 use crate::seal::Keys;
 
@@ -221,6 +223,14 @@ pub fn keys(config: &Config) -> anyhow::Result<Keys> {
     Keys::new(&key, &older).context("what secrets.key or secrets.older_keys refer to")
 }
 
+/// Keys, tokens and passwords are in memory, and a core dump would write them out.
+fn no_core_dumps() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(event = "process.core_dumps_on", %error, "core dumps can't be turned off");
+    }
+}
+
 /// Starts the private Postgres again whenever it has ended under us.
 async fn keep_up(server: Arc<DevDb>) {
     let mut waits = Reconnect::new(LOOK_AT_PRIVATE, Duration::from_secs(60));
@@ -247,9 +257,20 @@ async fn keep_up(server: Arc<DevDb>) {
 /// # Errors
 /// Standard output can't be written.
 pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    serde_json::to_writer(&mut out, value)?;
-    Ok(writeln!(out)?)
+    print_line(json_line(value)?)
+}
+
+/// A value as JSON on one line, in which nothing but signs is left as it is: JSON allows more than a terminal should see.
+///
+/// # Errors
+/// It has a key that is no text.
+pub fn json_line(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    let text = serde_json::to_string(value)?;
+    if !text.contains(is_hidden) {
+        return Ok(text);
+    }
+    let escaped = |c: char| if is_hidden(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    Ok(text.chars().map(escaped).collect())
 }
 
 /// Prints a line.
@@ -260,9 +281,9 @@ pub fn print_line(line: impl fmt::Display) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout().lock(), "{line}")?)
 }
 
-/// A text from outside, safe to show on a terminal: control characters are replaced.
+/// A text from outside, safe to show on a terminal: what is no sign of its own is replaced.
 pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_hidden(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// A table without frames, as wide as it needs to be, cut to the terminal where there is one.
@@ -283,6 +304,18 @@ mod tests {
     use std::io::ErrorKind;
 
     use super::*;
+
+    #[test]
+    fn what_a_terminal_acts_on_is_shown_and_not_sent() {
+        let hostile = "a\u{1b}[31m\r\n\u{7f}\u{9b}2J\u{2028}\u{202e}\u{2066}b";
+        let shown = plain(hostile);
+        assert!(shown.starts_with('a') && shown.ends_with('b') && !shown.contains(is_hidden), "{shown:?}");
+        let line = json_line(&serde_json::json!({"title": hostile, "ü": "😀"})).unwrap();
+        assert!(!line.contains(is_hidden) && line.contains("ü") && line.contains("😀"), "{line:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap()["title"], hostile);
+        let rows = table(&["A"], [vec![hostile.to_owned()]]);
+        assert!(!rows.replace('\n', "").contains(is_hidden), "{rows:?}");
+    }
 
     #[test]
     fn a_reader_that_has_gone_is_no_failure() {

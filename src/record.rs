@@ -50,6 +50,13 @@ pub struct ArtifactRecord {
     pub bytes: i64,
 }
 
+/// Whether a terminal, or a reader of lines, acts on a character instead of showing it: controls, other ends of lines, and what
+/// turns the direction of a text.
+pub fn is_hidden(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// RFC 3339, UTC, milliseconds: how every time is written in files and answers.
 pub fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)

@@ -158,6 +158,17 @@ fn every_test_that_proves_a_guard_is_there() {
 }
 
 #[test]
+fn every_test_that_attacks_md_names_is_there() {
+    let text = fs::read_to_string(root().join("docs/ATTACKS.md")).expect("docs/ATTACKS.md is there");
+    let named: Vec<(&str, &str)> = text.split('`').filter_map(|word| word.split_once(".rs::")).collect();
+    assert!(named.len() > 40, "{}", named.len());
+    for (file, test) in named {
+        let code = fs::read_to_string(root().join(format!("{file}.rs"))).unwrap_or_default();
+        assert!(code.contains(&format!("fn {test}(")), "{file}.rs has no test {test}");
+    }
+}
+
+#[test]
 fn the_reader_of_imports_sees_every_form() {
     let code = "use crate::queue::{Queue, Lease};\nuse crate::{task, retry::RetryPolicy};\nuse pagehand::cli::Cli;\nlet x = crate::site::refusal();";
     let mut found = uses(code);

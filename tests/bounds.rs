@@ -47,6 +47,32 @@ fn a_profile_is_bounded() {
     assert!(SiteProfile::parse(&text[..1_000]).is_ok());
 }
 
+/// Most memory that this process has had so far, bytes.
+fn most_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[tokio::test]
+async fn a_step_of_a_gigabyte_is_put_aside_within_bounds_of_memory_and_disk() {
+    let runs = runs::runs();
+    drop(runs.attempt(0, 1).await);
+    let whole = std::fs::read(runs.path("steps.jsonl")).unwrap_or_default().len() as u64;
+    let file = std::fs::File::options().append(true).create(true).open(runs.path("steps.jsonl")).unwrap();
+    // It has no line feed, and takes no room on the disk.
+    file.set_len(whole + (1 << 30)).unwrap();
+    let before = most_memory();
+    let run = runs.attempt(1, 2).await;
+    pagehand::telemetry::log_step(&run, "task_started", json!({}));
+    pagehand::telemetry::finalize_run(&run, runs::ended(None)).await;
+    // The other tests of this file take some as well.
+    assert!(most_memory() - before < 512 << 20, "{} MiB more", (most_memory() - before) >> 20);
+    assert!(std::fs::metadata(runs.path("steps.jsonl")).unwrap().len() < whole + 100_000);
+    assert!(std::fs::metadata(runs.path("steps.jsonl.torn")).unwrap().len() < 8 << 20);
+    assert_eq!(runs.json("final_result.json")["result"]["success"], true);
+}
+
 #[tokio::test]
 async fn a_picture_beyond_the_limit_is_not_kept_and_the_record_says_so() {
     let runs = runs::runs();

@@ -122,13 +122,31 @@ async fn tabs_share_nothing() {
     let url = fixture.nasty.page("jar", "<p>jar</p>");
     let (a, b) = (fixture.tab().await, fixture.tab().await);
     a.goto(&url, SOON).await.unwrap();
-    let put = "() => { document.cookie = 'c=1'; localStorage.l = 1; return 1 }";
-    a.call::<u8>(&a.main_frame(), put, &[], SOON).await.unwrap();
+    let kept = fixture.nasty.url("/echo/kept");
+    // A password for the site, a file in the cache, and all that a script may keep.
+    let put = "async (_, kept) => {
+        const locked = new XMLHttpRequest(); locked.open('GET', '/locked', false, 'ann', 'pw'); locked.send();
+        await fetch(kept, { cache: 'force-cache' });
+        document.cookie = 'c=1'; localStorage.l = 1; sessionStorage.s = 1; window.name = 'n';
+        await caches.open('d'); await navigator.serviceWorker.register('/worker.js');
+        await new Promise(done => { indexedDB.open('i').onsuccess = done });
+        new BroadcastChannel('b').onmessage = () => { document.title = 'heard' };
+        return locked.status }";
+    let args = [serde_json::json!(kept)];
+    assert_eq!(a.call::<u16>(&a.main_frame(), put, &args, SOON).await.unwrap(), 200);
     b.goto(&url, SOON).await.unwrap();
-    let look = "() => document.cookie + (localStorage.l || '')";
-    assert_eq!(b.call::<String>(&b.main_frame(), look, &[], SOON).await.unwrap(), "");
+    let look = "async (_, kept) => {
+        const locked = new XMLHttpRequest(); locked.open('GET', '/locked', false); locked.send();
+        await fetch(kept, { cache: 'force-cache' });
+        new BroadcastChannel('b').postMessage(1);
+        return [locked.status, document.cookie, localStorage.l || '', await caches.has('d'),
+            (await navigator.serviceWorker.getRegistrations()).length, (await indexedDB.databases()).length].join() }";
+    assert_eq!(b.call::<String>(&b.main_frame(), look, &args, SOON).await.unwrap(), "401,,,false,0,0");
+    assert_eq!(fixture.nasty.seen("/echo/kept").len(), 2, "each has a cache of its own");
+    assert_eq!(a.title_and_url().await.unwrap().0, "", "nothing was heard");
     a.goto(&url, SOON).await.unwrap();
-    assert_eq!(a.call::<String>(&a.main_frame(), look, &[], SOON).await.unwrap(), "c=11");
+    assert_eq!(a.call::<String>(&a.main_frame(), look, &args, SOON).await.unwrap(), "200,c=1,1,true,1,1");
+    assert_eq!(fixture.nasty.seen("/echo/kept").len(), 2, "and uses it");
     let cookies: Vec<String> = fixture.nasty.seen("/page/jar").into_iter().map(|seen| seen.cookie).collect();
     assert_eq!(cookies, ["", "", "c=1"]);
     fixture.pool.shutdown().await;

@@ -353,6 +353,12 @@ fn jpeg_size(jpeg: &[u8]) -> (u16, u16) {
     (word(7), word(5))
 }
 
+/// The check of a PNG's chunk.
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| if crc & 1 == 1 { 0xEDB8_8320 ^ (crc >> 1) } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc: u32, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+}
+
 #[tokio::test]
 async fn a_screenshot_is_also_there_small_and_what_is_no_picture_is_not() {
     let app = TestApp::open().await;
@@ -384,6 +390,24 @@ async fn a_screenshot_is_also_there_small_and_what_is_no_picture_is_not() {
     std::fs::write(directory.join(wide), &png).unwrap();
     assert_eq!(app.get(&format!("/runs/{id}/artifacts/{wide}?size=small")).await.status, 404);
     assert_eq!(app.get(&format!("/runs/{id}/artifacts/{name}?size=huge")).await.status, 400);
+    // Fifty thousand pixels a side, which are ten gigabytes, in a few bytes.
+    let chunk = |kind: &[u8], content: &[u8]| {
+        let named = [kind, content].concat();
+        [&(content.len() as u32).to_be_bytes()[..], &named, &crc32(&named).to_be_bytes()].concat()
+    };
+    let header = [&50_000_u32.to_be_bytes()[..], &50_000_u32.to_be_bytes(), &[8, 6, 0, 0, 0]].concat();
+    let bomb =
+        [b"\x89PNG\r\n\x1a\n", &chunk(b"IHDR", &header)[..], &chunk(b"IDAT", &[0x78, 0x9c]), &chunk(b"IEND", b"")];
+    let bombs = "final_screenshot_20240115T103000126Z.png";
+    std::fs::write(directory.join(bombs), bomb.concat()).unwrap();
+    for size in ["small", "large"] {
+        assert_eq!(app.get(&format!("/runs/{id}/artifacts/{bombs}?size={size}")).await.status, 404);
+    }
+    assert_eq!(
+        app.get(&format!("/runs/{id}/artifacts/{bombs}")).await.body,
+        bomb.concat(),
+        "as it is, to whoever asks"
+    );
 }
 
 #[tokio::test]

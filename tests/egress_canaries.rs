@@ -27,6 +27,8 @@ struct Canary {
     port: u16,
     hits: Arc<AtomicUsize>,
     datagrams: Arc<AtomicUsize>,
+    /// First lines of what was asked.
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Canary {
@@ -34,17 +36,22 @@ impl Canary {
         let tcp = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let port = tcp.local_addr().unwrap().port();
         let hits = Arc::new(AtomicUsize::new(0));
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let udp = UdpSocket::bind(("0.0.0.0", port)).await.unwrap();
         let v6 = TcpListener::bind(("::1", port)).await.ok();
         for listener in [Some(tcp), v6].into_iter().flatten() {
-            let hits = hits.clone();
+            let (hits, asked) = (hits.clone(), asked.clone());
             tokio::spawn(async move {
                 while let Ok((mut stream, _)) = listener.accept().await {
                     hits.fetch_add(1, Ordering::SeqCst);
+                    let asked = asked.clone();
                     tokio::spawn(async move {
                         use tokio::io::{AsyncReadExt, AsyncWriteExt};
                         // Whoever comes may ask, and has an answer: a page that got through would show it.
-                        let _ = stream.read(&mut [0; 4096]).await;
+                        let mut request = [0; 4096];
+                        let read = stream.read(&mut request).await.unwrap_or(0);
+                        let text = String::from_utf8_lossy(&request[..read]).into_owned();
+                        asked.lock().unwrap().extend(text.lines().next().map(str::to_owned));
                         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\nContent-Type: text/html\r\n\r\nCANARY";
                         let _ = stream.write_all(answer).await;
                     });
@@ -58,7 +65,7 @@ impl Canary {
                 counted.fetch_add(1, Ordering::SeqCst);
             }
         });
-        Canary { port, hits, datagrams }
+        Canary { port, hits, datagrams, asked }
     }
 
     /// Connections, and datagrams.
@@ -85,6 +92,8 @@ impl Site {
         let app = axum::Router::new()
             .route("/", get(|State(site): State<Site>| async move { Html(site.page.lock().unwrap().clone()) }))
             .route("/hop/{left}/{*to}", get(hop))
+            // A worker is a file of its origin: it is sent where it is told to go.
+            .route("/worker.js", get(worker))
             .with_state(site.clone());
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         site
@@ -105,6 +114,20 @@ async fn hop(Path((left, to)): Path<(u32, String)>) -> Response {
         0 | 1 => Redirect::temporary(&format!("http://{to}")).into_response(),
         left => Redirect::temporary(&format!("/hop/{}/{to}", left - 1)).into_response(),
     }
+}
+
+/// A script that reaches for what its address names, as often as it is a worker of another kind.
+async fn worker(
+    axum::extract::Query(asked): axum::extract::Query<std::collections::HashMap<String, String>>,
+) -> Response {
+    let to = serde_json::to_string(&asked["to"]).unwrap();
+    let script = format!(
+        "const to = {to};
+         const tried = fetch(to + 'service-worker', {{ mode: 'no-cors' }}).catch(() => 0);
+         self.oninstall = event => event.waitUntil(tried);
+         self.onconnect = event => tried.then(() => event.ports[0].postMessage(1));"
+    );
+    ([("content-type", "text/javascript")], script).into_response()
 }
 
 struct Bench {
@@ -142,7 +165,10 @@ impl Bench {
 <link rel=prefetch href="{to}prefetch"><link rel=modulepreload href="{to}module"><link rel=icon href="{to}icon">
 <link rel=stylesheet href="{to}css"><style>@import url({to}import); body {{ background: url({to}background) }}</style>
 <img src="{to}img"><iframe src="{to}frame"></iframe><object data="{to}object"></object><embed src="{to}embed">
-<video src="{to}video"></video><audio src="{to}audio"></audio><script src="{to}script"></script>
+<link rel=manifest href="{to}manifest"><link rel=preload as=font crossorigin href="{to}font">
+<style>@font-face {{ font-family: x; src: url({to}face) }} p {{ font-family: x; cursor: url({to}cursor), auto }}</style><p>x</p>
+<script type=speculationrules>{{"prefetch": [{{"urls": ["{to}speculated"]}}], "prerender": [{{"urls": ["{to}prerendered"]}}]}}</script>
+<video src="{to}video"><track default src="{to}track"></video><img srcset="{to}srcset 1x"><input type=image src="{to}input"><audio src="{to}audio"></audio><script src="{to}script"></script>
 <img src="/hop/2/{host}:{port}/redirected"><iframe src="/hop/1/{host}:{port}/redirected"></iframe>
 <iframe name=hole></iframe><form id=form method=post action="{to}form" target=hole><input name=a value=b></form>
 <svg><image href="{to}svg"/></svg><a id=link href="{to}ping" ping="{to}ping">x</a>
@@ -161,6 +187,17 @@ const tried = [
     event(new Worker(URL.createObjectURL(new Blob([`fetch("${{to}}worker").catch(() => 0).then(() => postMessage(1))`]))), "message", "error"),
 ];
 xhr.send();
+const file = "/worker.js?to=" + encodeURIComponent(to);
+const shared = new SharedWorker(file);
+tried.push(event(shared.port, "message"), event(shared, "error"));
+shared.port.start();
+tried.push(navigator.serviceWorker.register(file).then(registered => new Promise(done => {{
+    const installing = registered.installing;
+    installing ? installing.onstatechange = done : done();
+}})));
+tried.push(import(to + "imported"));
+try {{ tried.push(new WebTransport(to.replace("http:", "https:") + "transport").ready); }} catch {{}}
+try {{ fetchLater(to + "later", {{ activateAfter: 0 }}); }} catch {{}}
 navigator.sendBeacon(to + "beacon", "x");
 try {{ window.open(to + "window"); }} catch {{}}
 document.getElementById("form").submit();
@@ -185,7 +222,7 @@ Promise.allSettled(tried.map(one => Promise.race([one, soon]))).then(() => {{ do
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_reaches_nothing_inside_the_network_whatever_it_tries() {
     let bench = Bench::new().await;
-    for host in ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "[::ffff:127.0.0.1]"] {
+    for host in ["127.0.0.1", "localhost", "[::1]", "0.0.0.0", "[::ffff:127.0.0.1]", "0x7f.1"] {
         bench.site.show(bench.attack(host));
         let tab = bench.tab(bench.policy()).await;
         tab.goto(&bench.site.url("/"), LIMIT).await.unwrap();
@@ -212,6 +249,10 @@ async fn the_same_page_reaches_a_host_that_was_enrolled() {
     bench.has_tried(&tab).await;
     let (connections, _) = bench.canary.hits();
     assert!(connections > 15, "{connections} connections only");
+    let asked = bench.canary.asked.lock().unwrap().join("\n");
+    for way in ["css", "frame", "fetch", "form", "beacon", "service-worker", "imported", "face", "redirected"] {
+        assert!(asked.contains(&format!("/{way} ")), "{way} is no way:\n{asked}");
+    }
     bench.pool.shutdown().await;
 }
 

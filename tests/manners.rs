@@ -156,6 +156,12 @@ async fn a_site_without_robots_txt_is_visited_and_one_that_does_not_answer_for_i
         program.drain().await;
         assert!(took(&program.show(second).await) < 3.0, "after {:?}", begun.elapsed());
         assert_eq!((site.hits("/robots.txt"), site.hits("/a"), site.hits("/b")), (1, 1, 1));
+        let kept: Option<i32> = sqlx::query_scalar("SELECT octet_length(body) FROM robots_txt WHERE origin = $1")
+            .bind(&site.origin)
+            .fetch_one(&program.db.pool)
+            .await
+            .unwrap();
+        assert_eq!(kept, matches!(file, File::Endless).then_some(500 << 10), "500 KiB are read, not more");
     }
 }
 

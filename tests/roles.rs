@@ -192,6 +192,8 @@ async fn the_web_server_shows_and_changes_runs_and_reads_no_payload_and_no_proxy
         assert!(answer.status.is_success(), "{path}: {} {}", answer.status, answer.text());
     }
     assert_eq!(queue.runs(&RunFilter::default(), None, 10).await.unwrap().runs.len(), 2);
+    let search = RunFilter { q: Some("/join".to_owned()), ..RunFilter::default() };
+    assert_eq!(queue.runs(&search, None, 10).await.unwrap().runs.len(), 2);
 
     roles.refuses("pagehand_web", &NOBODY_MAY).await;
     let own = [

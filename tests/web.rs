@@ -302,6 +302,12 @@ async fn whatever_a_task_a_worker_or_a_site_says_is_escaped_on_every_page() {
         format!("/runs/retry?q={query}"),
         format!("/runs?status={query}"),
         format!("/{query}"),
+        "/workers".to_owned(),
+        "/audit".to_owned(),
+        format!("/failures?task_type={query}"),
+        format!("/dashboard?range={query}"),
+        format!("/runs/{query}"),
+        format!("/runs/{id}/artifacts/{query}"),
     ] {
         let page = app.page(&path).await;
         let text = page.text();
@@ -317,7 +323,17 @@ async fn every_answer_has_the_security_headers_and_an_id_and_none_allows_other_o
     let mut answers = vec![app.get("/nowhere").await, send(app.address, "DELETE", "/runs", &[], "").await];
     for (method, pattern) in web::routes().into_iter().filter(|(_, path)| *path != "/events") {
         answers.push(send(app.address, &method, &example(pattern), &[("origin", "https://evil.example")], "").await);
+        answers.push(send(app.address, "OPTIONS", &example(pattern), &[("origin", "https://evil.example")], "").await);
+        answers.push(send(app.address, &method, &example(pattern), &[("host", "evil.example")], "").await);
     }
+    let large = "x".repeat(1_200_000);
+    answers.push(send(app.address, "POST", "/runs/retry", &[JSON], &large).await);
+    let closed = TestApp::with_tokens().await;
+    for (method, pattern) in web::routes() {
+        answers.push(send(closed.address, &method, &example(pattern), &[JSON], "{}").await);
+    }
+    let found: HashSet<u16> = answers.iter().map(|answer| answer.status.as_u16()).collect();
+    assert!([200, 401, 404, 405, 413, 421].iter().all(|status| found.contains(status)), "{found:?}");
     for answer in answers {
         for name in ["content-security-policy", "x-content-type-options", "x-request-id", "x-frame-options"] {
             assert!(!answer.header(name).is_empty(), "{name}: {answer:?}");
@@ -335,9 +351,23 @@ async fn without_a_token_every_route_but_the_public_ones_answers_401() {
         ["/healthz", "/login", "/favicon.ico", "/assets/pagehand.css", "/assets/pagehand.js", "/assets/icon.svg"];
     for (method, pattern) in web::routes() {
         let path = example(pattern);
-        for header in [("x-none", "x"), ("authorization", "Bearer wrong"), ("cookie", "pagehand_session=guessed")] {
+        for header in [
+            ("x-none", "x"),
+            ("authorization", "Bearer wrong"),
+            ("authorization", "Bearer "),
+            ("authorization", "Basic b3BlcmF0ZS10b2tlbi0wMDAx"),
+            ("authorization", "operate-token-0001"),
+            ("cookie", "pagehand_session=guessed"),
+            ("cookie", "pagehand_session=operate-token-0001"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-original-url", "/healthz"),
+        ] {
             let answer = send(app.address, &method, &path, &[JSON, header], "{}").await;
             if !public.contains(&pattern) {
+                if method == "GET" {
+                    let head = send(app.address, "HEAD", &path, &[header], "").await;
+                    assert_eq!(head.status, 401, "HEAD {path} {header:?}");
+                }
                 assert_eq!(answer.status, 401, "{method} {path} {header:?}");
             } else if method == "GET" {
                 assert!(answer.status.is_success(), "{method} {path}");
@@ -351,6 +381,21 @@ async fn without_a_token_every_route_but_the_public_ones_answers_401() {
         "/runs/..%2fhealthz",
         "/healthz/",
         "/healthz/x",
+        "//healthz",
+        "/HEALTHZ",
+        "/healthz%2f",
+        "/healthz;/runs",
+        "/healthz/../runs",
+        "/healthz/..%2fruns",
+        "/assets/../runs",
+        "/assets/..%2fruns",
+        "/login/../metrics",
+        "/./runs",
+        "/%72uns",
+        "/runs/1/artifacts/healthz",
+        "/metrics/healthz",
+        "/events?/healthz",
+        "/runs?token=operate-token-0001",
         "/assets/",
         "/x",
         "/logins",
@@ -400,6 +445,30 @@ async fn a_log_in_gives_a_strict_cookie_that_opens_the_pages_until_log_out() {
 }
 
 #[tokio::test]
+async fn behind_tls_the_cookie_is_for_tls_only_and_a_log_in_never_keeps_a_number_from_before() {
+    let app = TestApp::with_tokens().await;
+    let form = "token=operate-token-0001&next=%2Fruns";
+    let number = |cookie: &str| cookie.split(';').next().unwrap().to_owned();
+    let log_in = async |more: (&str, &str), cookie: &str| {
+        let headers = [HTML, FORM, SAME_ORIGIN, more, ("cookie", cookie)];
+        let done = send(app.address, "POST", "/login", &headers, form).await;
+        assert_eq!(done.status, 303, "{more:?}");
+        done.header("set-cookie").to_owned()
+    };
+    let planted = "pagehand_session=planted-by-somebody-else";
+    let mut before = number(&log_in(("x-none", "x"), planted).await);
+    for more in [("origin", "https://pagehand.example.org"), ("x-forwarded-proto", "https")] {
+        let set = log_in(more, &before).await;
+        assert!(set.contains("; Secure") && set.contains("HttpOnly; SameSite=Strict"), "{more:?}: {set}");
+        assert_ne!(number(&set), before);
+        assert_eq!(send(app.address, "GET", "/runs", &[("cookie", &before)], "").await.status, 401, "the old one");
+        before = number(&set);
+        assert_eq!(send(app.address, "GET", "/runs", &[("cookie", &before)], "").await.status, 200);
+    }
+    assert_eq!(send(app.address, "GET", "/runs", &[("cookie", planted)], "").await.status, 401);
+}
+
+#[tokio::test]
 async fn log_ins_are_refused_after_five_failures() {
     let app = TestApp::with_tokens().await;
     for _ in 0..5 {
@@ -421,7 +490,9 @@ async fn another_site_in_the_operators_browser_changes_nothing() {
             (("origin", "null"), 403),
             (("x-none", "x"), 415),
         ] {
-            for path in [format!("/runs/{id}/retry"), "/runs/retry".to_owned(), "/runs".to_owned()] {
+            for (_, pattern) in web::routes().into_iter().filter(|(method, path)| method == "POST" && *path != "/login")
+            {
+                let path = example(pattern).replace("/1", &format!("/{id}"));
                 let answer = send(app.address, "POST", &path, &[("content-type", kind), from], "a=b").await;
                 assert_eq!(answer.status, refused, "{kind} {from:?} {path}");
             }
@@ -454,7 +525,7 @@ async fn only_files_of_the_record_are_served_and_nothing_in_them_can_run() {
     );
     assert_eq!(served.header("x-content-type-options"), "nosniff");
     let image = app.get(&format!("/runs/{id}/artifacts/screenshot.png")).await;
-    assert_eq!(image.header("content-type"), "image/png");
+    assert_eq!((image.header("content-type"), image.header("x-content-type-options")), ("image/png", "nosniff"));
     assert!(image.header("content-security-policy").starts_with("sandbox;"));
 
     let long = "a".repeat(4096);

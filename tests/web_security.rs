@@ -172,6 +172,84 @@ async fn whatever_stands_in_a_filter_it_is_only_text() {
     assert_eq!(contents(&app.db).await[1..6], before[1..6]);
 }
 
+/// Addresses with what lists show of them as `***`, and some in which there is nothing to hide.
+const ADDRESSES: [&str; 25] = [
+    "https://example.org/post",
+    "https://example.org:8443/a:b/c",
+    "https://example.org/?p=123&page=2#comments",
+    "https://example.org/join?invite_token=Kanarie-11&lang=en",
+    "https://example.org/join?lang=en&Api_Key=Kanarie-12",
+    "https://example.org/join#access_token=Kanarie-13&state=x",
+    "https://example.org/join?a=b&amp;password=Kanarie-14",
+    "https://example.org/go?to=https%3A%2F%2Fa.example%2F%3Ftoken%3DKanarie-15%26x%3D1",
+    "https://example.org/?session-id=Kanarie-16",
+    "https://example.org/?PHPSESSID=Kanarie-17",
+    "https://example.org/a;jsessionid=Kanarie-31?b=c",
+    "https://example.org/?user.sid=Kanarie-18&tokens=many",
+    "https://example.org/?code=Kanarie-19&scope=all",
+    "https://example.org/?otp=123456",
+    "https://ann:Kanarie-20@example.org/x",
+    "https://ann:p@ss:Kanarie-21@example.org/x?y=z@w",
+    "ftp://Kanarie-22@example.org",
+    "http:\\/\\/ann:Kanarie-23@example.org\\/x",
+    "https://example.org/?x=cookie:%20Kanarie-24",
+    "https://example.org/authorization:Kanarie-25/x",
+    "https://example.org/?set-cookie=Kanarie-26",
+    "https://example.org/?next=bearer Kanarie-27aaaa",
+    "https://example.org/?monkey=1&keys=2&passage=3&author=4&design=5",
+    "https://example.org/?x-amz-signature=Kanarie-28&jwt=Kanarie-29",
+    "https://example.org/?q=<b>'token'=1</b>&\\u0026secret=Kanarie-30",
+];
+
+#[tokio::test]
+async fn a_search_finds_nothing_of_an_address_that_is_not_shown() {
+    let app = start().await;
+    for url in ADDRESSES {
+        let shown: String =
+            sqlx::query_scalar("SELECT shown_address($1)").bind(url).fetch_one(&app.db.pool).await.unwrap();
+        assert_eq!(shown, pagehand::telemetry::shown_url(url), "as the dashboard shows it");
+        assert!(!shown.contains("Kanarie"), "{shown}");
+        sqlx::query(
+            "INSERT INTO tasks (task_type, url, site, payload, status, finished_at, failure_reason, failure_code, last_error)
+             VALUES ('comment', $1, 'https://example.org', '{}', 'failed', now(), 'unknown', 'x', 'y')",
+        )
+        .bind(url)
+        .execute(&app.db.pool)
+        .await
+        .unwrap();
+    }
+    let found = async |path: &str, text: &str| {
+        let answer = send(app.address, "GET", &format!("{path}{}", encoded(text)), &[], "").await;
+        assert_eq!(answer.status, 200, "{path}{text}: {}", answer.text());
+        answer
+    };
+    for text in [
+        "Kanarie",
+        "kanarie-1",
+        "token=k",
+        "token=kanarie-11",
+        "ann:k",
+        "Kanarie-20@",
+        "sid=k",
+        "=Kanarie-12",
+        "123456",
+    ] {
+        for path in ["/runs?q=", "/runs/failed?q=", "/runs?status=failed&q="] {
+            assert_eq!(found(path, text).await.json()["runs"], json!([]), "{path}{text}");
+        }
+        assert_eq!(found("/runs/retry?q=", text).await.json()["matching"], 0, "{text}");
+        assert_eq!(found("/runs/export?q=", text).await.text(), "", "{text}");
+        let all = send(app.address, "POST", "/runs/retry", &[JSON], &json!({ "q": text }).to_string()).await;
+        assert_eq!(all.json()["retried"], 0, "{text}: {}", all.text());
+    }
+    for (text, n) in
+        [("invite_token=", 1), ("p=123", 1), ("INVITE_token", 1), ("/authorization:", 1), ("example.org/join", 4)]
+    {
+        let runs = found("/runs?q=", text).await.json();
+        assert_eq!(runs["runs"].as_array().unwrap().len(), n, "{text}: {runs}");
+    }
+}
+
 #[tokio::test]
 async fn an_id_is_a_number_of_a_run_and_nothing_else() {
     let app = start().await;

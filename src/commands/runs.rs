@@ -7,13 +7,13 @@ use anyhow::Context;
 use futures::StreamExt;
 use serde_json::json;
 
-use super::{Database, plain, print_json, print_line, table};
+use super::{Database, json_line, plain, print_json, print_line, table};
 use crate::cli::{ExportFormat, FilterArgs, RunsArgs, RunsCommand};
 use crate::config::Config;
 use crate::queue::{Queue, QueueError, RunDetail, RunFilter, RunSummary, Without};
 use crate::record::rfc3339;
 use crate::task::{TaskId, TaskStatus};
-use crate::telemetry::write_index;
+use crate::telemetry::{shown_url, write_index};
 use crate::web::csv;
 
 /// Runs read at a time by an export.
@@ -40,7 +40,8 @@ async fn dispatch(queue: &Queue, config: &Config, args: RunsArgs) -> anyhow::Res
     let json = args.json;
     match args.command {
         RunsCommand::Ls { filter, limit, cursor } => {
-            let page = queue.runs(&as_filter(filter), cursor, limit).await?;
+            let mut page = queue.runs(&as_filter(filter), cursor, limit).await?;
+            page.runs = page.runs.into_iter().map(shown_summary).collect();
             if json {
                 return print_json(&page);
             }
@@ -53,7 +54,7 @@ async fn dispatch(queue: &Queue, config: &Config, args: RunsArgs) -> anyhow::Res
         RunsCommand::Show { id } => {
             let run = match queue.run(id).await {
                 Err(QueueError::NoSuchTask(_)) => anyhow::bail!(no_run(id)),
-                run => run?,
+                run => shown(run?),
             };
             if json { print_json(&run) } else { show(&run, config) }
         }
@@ -182,8 +183,7 @@ async fn export(queue: &Queue, filter: &RunFilter, format: ExportFormat, mut out
                 // Deleted meanwhile.
                 Err(QueueError::NoSuchTask(_)) => {}
                 run => {
-                    serde_json::to_writer(&mut out, &run?)?;
-                    writeln!(out)?;
+                    writeln!(out, "{}", json_line(&shown(run?))?)?;
                     written += 1;
                 }
             }
@@ -197,6 +197,15 @@ async fn export(queue: &Queue, filter: &RunFilter, format: ExportFormat, mut out
             return Ok(out.flush()?);
         }
     }
+}
+
+/// A run as it may be handed on: its address without what is secret in it.
+fn shown(run: RunDetail) -> RunDetail {
+    RunDetail { run: shown_summary(run.run), ..run }
+}
+
+fn shown_summary(run: RunSummary) -> RunSummary {
+    RunSummary { url: shown_url(&run.url).into_owned(), ..run }
 }
 
 /// Who it is, for the audit trail.

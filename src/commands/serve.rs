@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use sd_notify::NotifyState;
 
 use super::worker::stop_on_signals;
-use super::{Database, Usage};
+use super::{Database, Usage, no_core_dumps};
 use crate::cli::ServeArgs;
 use crate::config::Config;
 use crate::otlp::metrics::Exporter;
@@ -22,6 +22,7 @@ pub async fn run(config: Config, args: ServeArgs) -> anyhow::Result<()> {
     // Before the database is opened: what is wrong with the settings is said at once.
     let settings = web_settings(&config, args.listen)?;
     let stop = stop_on_signals()?;
+    no_core_dumps();
     let database = Database::open(&config).await?;
     if database.queue.keys().current().is_none() {
         tracing::warn!(

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Database, Usage};
+use super::{Database, Usage, no_core_dumps};
 use crate::automation::Registry;
 use crate::browser::{BrowserPool, BrowserSettings, ThirdParties};
 use crate::cli::WorkerArgs;
@@ -34,11 +33,7 @@ const WARM_UP: Duration = Duration::from_secs(30);
 /// can't be reached is waited for, unless the worker is to drain; later troubles are waited out.
 pub async fn run(config: Config, args: WorkerArgs) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
-    // Passwords are in memory, and a core dump would write them out.
-    let no_core = Rlimit { current: Some(0), maximum: Some(0) };
-    if let Err(error) = setrlimit(Resource::Core, no_core) {
-        tracing::warn!(event = "worker.core_dumps_on", %error, "core dumps can't be turned off");
-    }
+    no_core_dumps();
     let runs = open_runs(&config)?;
     // One that drains has somebody who waits for it; the daemon waits itself.
     let database = match args.drain {

@@ -15,7 +15,7 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::record::rfc3339;
+use crate::record::{is_hidden, rfc3339};
 
 /// Longest text of one field, in bytes.
 const TEXT: usize = 8 << 10;
@@ -73,11 +73,10 @@ impl JsonLines {
 fn push(line: &mut String, key: &str, value: &Value) {
     let _ = write!(line, ",{}:", Value::from(key));
     for character in value.to_string().chars() {
-        match character {
-            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                let _ = write!(line, "\\u{:04x}", u32::from(character));
-            }
-            other => line.push(other),
+        if is_hidden(character) {
+            let _ = write!(line, "\\u{:04x}", u32::from(character));
+        } else {
+            line.push(character);
         }
     }
 }
@@ -234,10 +233,10 @@ mod tests {
 
     #[test]
     fn hostile_text_stays_one_line_without_a_control_character() {
-        let hostile = "a\r\nb\u{1b}[31m\u{2028}\u{85}\u{9b}\u{202e}\"}{";
+        let hostile = "a\r\nb\u{1b}[31m\u{7f}\u{2028}\u{2029}\u{2066}\u{85}\u{9b}\u{202e}\"}{";
         let lines = logged(|| tracing::info!(title = hostile, "x"));
         assert_eq!(lines.len(), 1);
-        assert!(lines[0].chars().all(|character| !character.is_control() && character != '\u{2028}'), "{}", lines[0]);
+        assert!(lines[0].chars().all(|character| !is_hidden(character)), "{}", lines[0]);
         assert_eq!(parsed(&lines[0])["title"], hostile);
     }
 

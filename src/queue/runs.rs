@@ -36,7 +36,7 @@ pub struct RunFilter {
     pub since: Option<DateTime<Utc>>,
     /// Enqueued before.
     pub until: Option<DateTime<Utc>>,
-    /// A number of a task, or a part of its URL, last error or failure code, in any case.
+    /// A number of a task, or a part of its URL as it is shown, last error or failure code, in any case.
     pub q: Option<String>,
     /// With at least so many attempts before the latest one.
     pub min_retries: Option<u32>,
@@ -554,10 +554,13 @@ fn text(filter: &RunFilter) -> Option<String> {
 
 fn text_condition(query: &mut QueryBuilder<Postgres>, text: &str) {
     query.push("(id::text = ").push_bind(text.to_owned());
-    for column in ["url", "last_error", "failure_code"] {
+    for column in ["last_error", "failure_code"] {
         query.push(" OR position(").push_bind(text.to_owned()).push(" in lower(").push(column).push(")) > 0");
     }
-    query.push(")");
+    // Of an address only what is shown of it: what is masked could be guessed by whether it is found. The first condition
+    // keeps the patterns away from addresses that can't match.
+    query.push(" OR (position(").push_bind(text.to_owned()).push(" in lower(url)) > 0");
+    query.push(" AND position(").push_bind(text.to_owned()).push(" in lower(shown_address(url))) > 0))");
 }
 
 fn plain_conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter, below: i64) {

@@ -428,7 +428,8 @@ fn mend_last_line(dir: &Dir, steps: &mut File) -> io::Result<()> {
     }
     steps.seek(SeekFrom::Start(whole))?;
     let mut torn = dir.append(TORN)?;
-    io::copy(steps, &mut torn)?;
+    // A step of ours is shorter than this by far.
+    io::copy(&mut steps.take(JSON_LIMIT), &mut torn)?;
     torn.write_all(b"\n")?;
     torn.sync_all()?;
     dir.sync()?;
@@ -445,7 +446,7 @@ fn end_of_whole_lines(file: &mut File, length: u64) -> io::Result<u64> {
         let block = &mut block[..usize::try_from(end - start).unwrap_or_default()];
         file.seek(SeekFrom::Start(start))?;
         file.read_exact(block)?;
-        if let Some(position) = block.iter().rposition(|byte| *byte == b'\n') {
+        if let Some(position) = memchr::memrchr(b'\n', block) {
             return Ok(start + position as u64 + 1);
         }
         end = start;

@@ -142,10 +142,10 @@ static USER_INFO: LazyLock<Regex> =
 /// A parameter of a query or fragment whose name says that it is secret, also inside an encoded URL.
 static PARAMETER: LazyLock<Regex> = LazyLock::new(|| {
     constant(concat!(
-        r"(?i)((?:[?&#]|&amp;|%3f|%26|%23|\\u0026)",
-        r"(?:[a-z0-9_.-]*(?:token|secret|password|passwd|signature|jwt)",
+        r"(?i)((?:[?&#;]|&amp;|%3[bf]|%26|%23|\\u0026)",
+        r"(?:[a-z0-9_.-]*(?:token|secret|password|passwd|signature|jwt|sess(?:ion)?[_-]?id)",
         r"|(?:[a-z0-9_.-]*[_.-])?(?:(?:api|access|private)?[_-]?key|pwd|pass|auth|authorization|sig|otp|code",
-        r"|sid|session(?:[_-]?id)?))",
+        r"|sid|session))",
         r#"(?:=|%3d))[^&#\s"'<>\\]+"#
     ))
 });

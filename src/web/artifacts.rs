@@ -312,5 +312,20 @@ mod tests {
         assert!(open(root.path(), TaskId(7), &name("report.html")).is_err());
         assert!(open(root.path(), TaskId(7), &name("screenshot.png")).is_err());
         assert!(open(root.path(), TaskId(8), &name("init.json")).is_err());
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(outside.path().join("0")).unwrap();
+        std::fs::write(outside.path().join("0/init.json"), "{}").unwrap();
+        let earlier = ArtifactName::parse(Some("0"), "init.json").unwrap();
+        for attempts in ["attempts", "attempts/0"] {
+            let (link, to) =
+                (run.join(attempts), outside.path().join(attempts.trim_start_matches("attempts").trim_matches('/')));
+            std::os::unix::fs::symlink(to, &link).unwrap();
+            assert!(open(root.path(), TaskId(7), &earlier).is_err(), "{attempts}");
+            assert!(list(root.path(), TaskId(7)).unwrap().iter().all(|name| name.attempt.is_none()), "{attempts}");
+            std::fs::remove_file(link).unwrap();
+            if attempts == "attempts" {
+                std::fs::create_dir(run.join("attempts")).unwrap();
+            }
+        }
     }
 }

@@ -27,7 +27,7 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 use super::negotiate::Wanted;
 use super::problem::Problem;
 use super::session::{self, Sessions};
-use super::{AccessToken, App, Shared, hosts, router};
+use super::{AccessToken, App, Shared, router};
 use crate::config::Role;
 
 /// Failed log-ins from one address within [`WINDOW`], after which further ones are not looked at.
@@ -198,7 +198,7 @@ fn admit(app: &App, request: &mut Request) -> Result<Option<String>, Box<Respons
         }
         return Ok(None);
     }
-    let (caller, renewed) = identify(app, request.headers(), &host).map_err(|shown| {
+    let (caller, renewed) = identify(app, request.headers()).map_err(|shown| {
         if shown {
             app.metrics.refused("credentials");
         }
@@ -225,7 +225,7 @@ fn host(request: &Request) -> Option<String> {
 }
 
 /// Who it is, with a cookie to send back. The error says whether anything was shown.
-fn identify(app: &App, headers: &HeaderMap, host: &str) -> Result<(Caller, Option<String>), bool> {
+fn identify(app: &App, headers: &HeaderMap) -> Result<(Caller, Option<String>), bool> {
     let auth = &app.auth;
     if auth.is_open() {
         return Ok((Caller { name: "local".to_owned(), role: Role::Operate, by_cookie: false }, None));
@@ -239,8 +239,7 @@ fn identify(app: &App, headers: &HeaderMap, host: &str) -> Result<(Caller, Optio
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let number = cookies.into_iter().find_map(session::number_in).ok_or(false)?;
     let found = auth.sessions.find(number, Instant::now()).ok_or(true)?;
-    let renewed = found.renewed.map(|number| session::cookie(&number, !hosts::is_loopback(host)));
-    Ok((auth.caller(found.token, true).ok_or(true)?, renewed))
+    Ok((auth.caller(found.token, true).ok_or(true)?, found.renewed))
 }
 
 /// A browser that looks is sent to the log-in page; everybody else is told what to send.

@@ -108,7 +108,7 @@ pub async fn log_in(
         app.auth.sessions.close(old);
     }
     let caller = app.auth.caller(place, true).ok_or_else(Problem::internal)?;
-    let cookie = session::cookie(&app.auth.sessions.open(place, now), !loopback);
+    let cookie = app.auth.sessions.open(place, is_secure(&headers), now);
     tracing::info!(event = "web.logged_in", who = caller.name, "logged in");
     let answer = match wanted {
         Wanted::Html => Redirect::to(&next).into_response(),
@@ -124,8 +124,17 @@ pub async fn log_out(State(app): State<Shared>, _: Caller, headers: HeaderMap) -
     if let Some(number) = session::number_in(text(header::COOKIE)) {
         app.auth.sessions.close(number);
     }
-    let cookie = session::no_cookie(!hosts::is_loopback(text(header::HOST)));
+    let cookie = session::no_cookie(is_secure(&headers));
     ([(header::SET_COOKIE, cookie)], Redirect::to("/login")).into_response()
+}
+
+/// Whether the browser must not send the cookie over plain HTTP: it came by TLS, as it or a proxy in front says, or from another
+/// machine, which it could only do by TLS.
+fn is_secure(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text("origin").starts_with("https://")
+        || text("x-forwarded-proto").eq_ignore_ascii_case("https")
+        || !hosts::is_loopback(text("host"))
 }
 
 /// An address on this server; anything else is the front page.

@@ -23,6 +23,8 @@ type Id = [u8; 32];
 struct Session {
     /// Which token it was opened with: its place in the list.
     token: usize,
+    /// Its cookie is not to be sent over plain HTTP.
+    secure: bool,
     opened: Instant,
     numbered: Instant,
     /// Set when it has got a new number.
@@ -38,14 +40,14 @@ pub struct Sessions(Mutex<HashMap<Id, Session>>);
 pub struct Found {
     /// Place of the token.
     pub token: usize,
-    /// A new number, to be sent back as a cookie.
+    /// A cookie with a new number, to be sent back.
     pub renewed: Option<String>,
 }
 
 impl Sessions {
-    /// Opens a session and says its number.
-    pub fn open(&self, token: usize, now: Instant) -> String {
-        self.insert(Session { token, opened: now, numbered: now, ends: None }, now)
+    /// Opens a session and gives its cookie. `secure`: not to be sent over plain HTTP, now or later.
+    pub fn open(&self, token: usize, secure: bool, now: Instant) -> String {
+        self.insert(Session { token, secure, opened: now, numbered: now, ends: None }, now)
     }
 
     /// Who the number stands for, if anybody.
@@ -80,7 +82,7 @@ impl Sessions {
             all.remove(&oldest);
         }
         all.insert(digest(&number), session);
-        number
+        cookie(&number, session.secure)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Session>> {
@@ -101,8 +103,8 @@ pub fn number_in(cookies: &str) -> Option<&str> {
     cookies.split(';').find_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='))
 }
 
-/// The Set-Cookie header that keeps the number. `secure`: not to be sent over plain HTTP.
-pub fn cookie(number: &str, secure: bool) -> String {
+/// The Set-Cookie header that keeps the number.
+fn cookie(number: &str, secure: bool) -> String {
     let secure = if secure { "; Secure" } else { "" };
     format!("{COOKIE}={number}; Path=/; Max-Age={}; HttpOnly; SameSite=Strict{secure}", LIFE.as_secs())
 }
@@ -117,14 +119,23 @@ pub fn no_cookie(secure: bool) -> String {
 mod tests {
     use super::*;
 
+    /// Opens a session for a token and says its number.
+    fn open(sessions: &Sessions, token: usize, now: Instant) -> String {
+        number(&sessions.open(token, false, now))
+    }
+
+    fn number(cookie: &str) -> String {
+        number_in(cookie).unwrap().to_owned()
+    }
+
     #[test]
     fn a_session_gets_a_new_number_every_hour_and_the_old_one_ends_soon_after() {
         let sessions = Sessions::default();
         let start = Instant::now();
-        let first = sessions.open(3, start);
+        let first = open(&sessions, 3, start);
         assert_eq!(sessions.find(&first, start), Some(Found { token: 3, renewed: None }));
         let later = start + ROTATE_AFTER;
-        let second = sessions.find(&first, later).and_then(|found| found.renewed).unwrap();
+        let second = number(&sessions.find(&first, later).and_then(|found| found.renewed).unwrap());
         assert_ne!(first, second);
         assert_eq!(sessions.find(&first, later), Some(Found { token: 3, renewed: None }));
         assert_eq!(sessions.find(&first, later + GRACE), None);
@@ -135,18 +146,32 @@ mod tests {
     fn a_session_ends_after_its_life_however_often_it_is_used() {
         let sessions = Sessions::default();
         let start = Instant::now();
-        let mut number = sessions.open(0, start);
+        let mut current = open(&sessions, 0, start);
         for hour in 1..12 {
-            number = sessions.find(&number, start + ROTATE_AFTER * hour).and_then(|found| found.renewed).unwrap();
+            let found = sessions.find(&current, start + ROTATE_AFTER * hour);
+            current = number(&found.and_then(|found| found.renewed).unwrap());
         }
-        assert_eq!(sessions.find(&number, start + LIFE), None);
+        assert_eq!(sessions.find(&current, start + LIFE), None);
+    }
+
+    #[test]
+    fn a_cookie_that_must_not_be_sent_over_plain_http_stays_so() {
+        let (sessions, start) = (Sessions::default(), Instant::now());
+        for secure in [true, false] {
+            let first = sessions.open(0, secure, start);
+            let second = sessions.find(&number(&first), start + ROTATE_AFTER).and_then(|found| found.renewed).unwrap();
+            for cookie in [first, second] {
+                assert_eq!(cookie.contains("; Secure"), secure, "{cookie}");
+                assert!(cookie.contains("; HttpOnly; SameSite=Strict"), "{cookie}");
+            }
+        }
     }
 
     #[test]
     fn a_closed_session_and_a_guessed_number_open_nothing() {
         let sessions = Sessions::default();
         let now = Instant::now();
-        let number = sessions.open(0, now);
+        let number = open(&sessions, 0, now);
         sessions.close(&number);
         assert_eq!(sessions.find(&number, now), None);
         assert_eq!(sessions.find("", now), None);
@@ -157,7 +182,7 @@ mod tests {
         let sessions = Sessions::default();
         let now = Instant::now();
         for _ in 0..MAX_SESSIONS + 10 {
-            sessions.open(0, now);
+            open(&sessions, 0, now);
         }
         assert_eq!(sessions.lock().len(), MAX_SESSIONS);
     }

@@ -82,6 +82,8 @@ fn router() -> Router<Nasty> {
             "/private",
             get(|| async { (StatusCode::UNAUTHORIZED, [("www-authenticate", "Basic realm=x")], "who?") }),
         )
+        .route("/locked", get(locked))
+        .route("/worker.js", get(|| async { ([(header::CONTENT_TYPE, "text/javascript")], "") }))
         .route("/framed-not", get(|| async { ([("x-frame-options", "DENY")], Html("<p>no frames</p>")) }))
         .route("/echo/{*rest}", any(echo))
         .route("/post", any(post))
@@ -98,6 +100,14 @@ async fn note(nasty: &Nasty, method: &Method, uri: &OriginalUri, headers: &Heade
         user_agent: text(header::USER_AGENT),
         cookie: text(header::COOKIE),
     });
+}
+
+/// For whoever shows `ann:pw`.
+async fn locked(headers: HeaderMap) -> Response {
+    match headers.get(header::AUTHORIZATION).is_some_and(|shown| shown.as_bytes() == b"Basic YW5uOnB3") {
+        true => StatusCode::OK.into_response(),
+        false => (StatusCode::UNAUTHORIZED, [("www-authenticate", "Basic realm=locked")]).into_response(),
+    }
 }
 
 async fn page(State(nasty): State<Nasty>, Path(name): Path<String>, uri: OriginalUri, headers: HeaderMap) -> Response {
