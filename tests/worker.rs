@@ -89,7 +89,8 @@ const HOOKS: [&str; 13] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn four_workers_do_each_of_many_tasks_once_and_record_each() {
     let (program, site) = set_up().await;
-    let program = program.with("PAGEHAND_WORKER__CONCURRENCY", "2");
+    // Eight pages at once keep a small machine so busy that a lease of 3 s may run out, which is another test's subject.
+    let program = program.with("PAGEHAND_WORKER__CONCURRENCY", "2").with("PAGEHAND_WORKER__LEASE_SECONDS", "20");
     let lines: Vec<Value> = (0..24).map(|n| comment(&site, CANONICAL_ARTICLE, n)).collect();
     let ids = program.enqueue(&lines).await;
     let mut workers: Vec<_> = (0..4).map(|_| program.worker(&["--drain"])).collect();
@@ -363,6 +364,20 @@ async fn a_record_that_postgres_does_not_take_keeps_back_none_of_the_others() {
     let due: Vec<i64> =
         sqlx::query_scalar("SELECT attempt_id FROM records_due").fetch_all(&program.db.pool).await.unwrap();
     assert_eq!(due, [bad], "the other one has its record");
+
+    sqlx::raw_sql("DROP TRIGGER refuse ON steps; UPDATE records_due SET due_at = now()")
+        .execute(&program.db.pool)
+        .await
+        .unwrap();
+    program.drain().await;
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM records_due").fetch_one(&program.db.pool).await.unwrap();
+    let rows = "SELECT name FROM steps WHERE attempt_id = $1";
+    let steps: Vec<String> = sqlx::query_scalar(rows).bind(bad).fetch_all(&program.db.pool).await.unwrap();
+    assert_eq!(
+        (left, steps),
+        (0, vec!["result_failed".to_owned()]),
+        "what was written at the first try is stored at a later one"
+    );
 }
 
 /// Where the worker of that name serves its counters.

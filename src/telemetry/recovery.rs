@@ -67,8 +67,15 @@ impl EndedAttempt {
 /// What was found of an attempt without a final result.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Recovered {
-    /// It had written its own final result before it died: the whole of `final_result.json`.
-    Finished(Value),
+    /// Its final result was there already: its own, or written by somebody who died before it was known.
+    Finished {
+        /// The whole of `final_result.json`.
+        result: Value,
+        /// All steps of the attempt that are in `steps.jsonl`.
+        steps: Vec<StepRecord>,
+        /// The files it left.
+        artifacts: Vec<ArtifactRecord>,
+    },
     /// Its final result was written now, from these steps and files.
     Written {
         /// All steps of the attempt that are in `steps.jsonl`, the last of them added now.
@@ -118,12 +125,13 @@ fn recover(runs: &RunsDir, lost: &EndedAttempt, errors: &Errors) -> io::Result<R
     }
     let init: Value = read_json(&dir, INIT).unwrap_or_default();
     if let Some(result) = own_result(&dir, lost) {
-        return Ok(Recovered::Finished(result));
+        let saved = saved_since(&dir, &dir.names()?, started_at(&init, lost).timestamp_millis());
+        return Ok(Recovered::Finished { result, steps: steps_of(&dir, lost), artifacts: listed(&dir, &saved) });
     }
     // The successor died between the two moves of [`archive`], which takes the result first. The next one moves the rest.
     let mut moved = places_of(&dir, lost)?.into_iter().filter_map(|place| own_result(&place, lost));
     if let Some(result) = moved.find(|result| result.get("started_at") == init.get("started_at")) {
-        return Ok(Recovered::Finished(result));
+        return Ok(Recovered::Finished { result, steps: steps_of(&dir, lost), artifacts: Vec::new() });
     }
     if dir.identity(RESULT).is_some() {
         // Neither readable nor anybody's: kept beside the one that takes its place.
@@ -139,18 +147,8 @@ fn recover(runs: &RunsDir, lost: &EndedAttempt, errors: &Errors) -> io::Result<R
 
 /// Writes report and final result of a lost attempt from what it left on the disk.
 fn bury(dir: &Dir, lost: &EndedAttempt, init: &Value, errors: &Errors) -> io::Result<Recovered> {
-    let started_at = init
-        .get("started_at")
-        .and_then(|text| DateTime::parse_from_rfc3339(text.as_str()?).ok())
-        .map_or(lost.started_at, |time| time.to_utc());
-    let (steps, _) = report::logged_steps(dir);
-    let mut steps: Vec<StepRecord> = steps
-        .into_iter()
-        .filter(|logged| {
-            logged.attempt.map_or(logged.retry_count == u64::from(lost.retry_count), |id| id == lost.fence.0)
-        })
-        .map(|logged| logged.step)
-        .collect();
+    let started_at = started_at(init, lost);
+    let mut steps = steps_of(dir, lost);
     let lost_worker = lost.failure.as_ref().is_some_and(|failure| failure.code == "infra.worker_lost");
     let none_written = steps.is_empty() && !lost_worker;
     if let Err(error) = end_steps(dir, lost, &mut steps) {
@@ -203,6 +201,21 @@ fn bury(dir: &Dir, lost: &EndedAttempt, init: &Value, errors: &Errors) -> io::Re
     Ok(Recovered::Written { steps, artifacts: listed(dir, &saved) })
 }
 
+/// When the attempt's record began, or else the attempt.
+fn started_at(init: &Value, lost: &EndedAttempt) -> DateTime<Utc> {
+    let text = init.get("started_at").and_then(Value::as_str);
+    text.and_then(|text| DateTime::parse_from_rfc3339(text).ok()).map_or(lost.started_at, |time| time.to_utc())
+}
+
+/// The attempt's lines of `steps.jsonl`.
+fn steps_of(dir: &Dir, lost: &EndedAttempt) -> Vec<StepRecord> {
+    let own = |attempt: Option<i64>, retry_count| {
+        attempt.map_or(retry_count == u64::from(lost.retry_count), |attempt| attempt == lost.fence.0)
+    };
+    let (steps, _) = report::logged_steps(dir);
+    steps.into_iter().filter(|logged| own(logged.attempt, logged.retry_count)).map(|logged| logged.step).collect()
+}
+
 /// Appends the step that ends the attempt, unless its worker got so far.
 fn end_steps(dir: &Dir, lost: &EndedAttempt, steps: &mut Vec<StepRecord>) -> io::Result<()> {
     let Some(failure) = lost.failure.as_ref().filter(|_| steps.last().is_none_or(|step| step.name != RESULT_FAILED))
@@ -243,14 +256,15 @@ fn bury_in_archive(dir: &Dir, archived: Option<Dir>, lost: &EndedAttempt) -> io:
             place
         }
     };
+    let steps = steps_of(dir, lost);
     if let Some(result) = own_result(&place, lost) {
-        return Ok(Recovered::Finished(result));
+        return Ok(Recovered::Finished { result, steps, artifacts: Vec::new() });
     }
-    let document = document(lost, lost.started_at, lost.fields(&[]), Map::new());
+    let document = document(lost, lost.started_at, lost.fields(&steps), Map::new());
     place.put(place.temp(&[&json_file(&document)?])?, RESULT)?;
     place.sync()?;
     attempts.sync()?;
-    Ok(Recovered::Written { steps: Vec::new(), artifacts: Vec::new() })
+    Ok(Recovered::Written { steps, artifacts: Vec::new() })
 }
 
 fn document(
