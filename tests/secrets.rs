@@ -244,7 +244,7 @@ async fn a_worker_that_cannot_open_a_password_says_so_in_the_failure() {
 }
 
 /// Secrets of every kind, each with characters that every encoding writes otherwise.
-const PLANTED: [(&str, &str); 9] = [
+const PLANTED: [(&str, &str); 11] = [
     ("task's password", PASSWORD),
     ("tester's header", "hdr-Kanarie/81 &\"<9>"),
     ("tester's cookie", "ck-Kanarie+99_zz"),
@@ -252,6 +252,8 @@ const PLANTED: [(&str, &str); 9] = [
     ("mailbox's password", "mb-Kanarie 12&z"),
     ("api token", "tk-Kanarie13+/q~"),
     ("address's token", "ut-Kanarie15"),
+    ("fragment's token", "ft-Kanarie16"),
+    ("database's password", "db-Kanarie17"),
     ("model's key", "llm-Kanarie14+/w"),
     ("sealing key", KEY),
 ];
@@ -390,8 +392,12 @@ async fn planted_secrets_are_nowhere_after_success_failure_and_a_killed_worker()
     let (site, proxy, mail) = (parrot.start().await, parrot.start().await, mail_server().await);
     let origin = format!("http://{site}");
     let token = json!([{"name": "ops", "role": "operate", "token": "env:API_TOKEN"}]).to_string();
-    let program = Program::new()
-        .await
+    let program = Program::new().await;
+    // Postgres asks nobody for a password on its socket, so it takes any.
+    let database = program.db.url.replace("pagehand@", &format!("pagehand:{}@", planted("database's password")));
+    assert_ne!(database, program.db.url);
+    let program = program
+        .with("DATABASE_URL", &database)
         .with("SEAL", KEY)
         .with("PAGEHAND_SECRETS__KEY", "env:SEAL")
         .with("TESTER_HEADER", planted("tester's header"))
@@ -428,7 +434,7 @@ async fn planted_secrets_are_nowhere_after_success_failure_and_a_killed_worker()
     let added = program.run(&["proxy", "add", &way_out, "--site", &origin, "--password", "env:PROXY_PASSWORD"]).await;
     assert!(added.status.success(), "{}", text(&added.stderr));
     let line = |username: &str, email: &str| {
-        json!({"task_type": "registration", "url": format!("{origin}/join?api_token={}", planted("address's token")), "max_retries": 0,
+        json!({"task_type": "registration", "url": format!("{origin}/join?api_token={}#access_token={}", planted("address's token"), planted("fragment's token")), "max_retries": 0,
                "payload": {"username": username, "email": email, "password": PASSWORD}})
     };
     let needles = Needles::of(&PLANTED);
@@ -505,6 +511,27 @@ async fn planted_secrets_are_nowhere_after_success_failure_and_a_killed_worker()
             needles.assert_absent(&answer.body, &format!("the answer to {path} ({accept})"));
         }
     }
+    let bearer = [("authorization", authorization.as_str())];
+    for id in ids.iter().chain([&hang]) {
+        let packed = http_client::send(address, "GET", &format!("/runs/{id}/export"), &bearer, "").await;
+        let mut zip = zip::ZipArchive::new(std::io::Cursor::new(packed.body.to_vec())).unwrap();
+        assert!(zip.len() > 3);
+        for n in 0..zip.len() {
+            let (mut file, mut content) = (zip.by_index(n).unwrap(), Vec::new());
+            std::io::Read::read_to_end(&mut file, &mut content).unwrap();
+            needles.assert_absent(&content, &format!("{} of the export of run {id}", file.name()));
+        }
+        let id = id.to_string();
+        for args in [vec!["runs", "show", &id], vec!["runs", "show", &id, "--json"]] {
+            needles.assert_absent(&program.run(&args).await.stdout, &args.join(" "));
+        }
+    }
+    for args in [vec!["runs", "ls"], vec!["runs", "ls", "--json"], vec!["runs", "export"], vec!["doctor"]] {
+        let output = program.run(&args).await;
+        assert!(output.stdout.len() > 100, "{args:?}");
+        needles.assert_absent(&output.stdout, &args.join(" "));
+        needles.assert_absent(&output.stderr, &args.join(" "));
+    }
     let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
     for (path, body) in [
         (
@@ -527,7 +554,9 @@ async fn planted_secrets_are_nowhere_after_success_failure_and_a_killed_worker()
     needles.assert_absent(&traces, "the traces");
     for (table, rows) in dump(&program.db.pool).await {
         // Where the page is has to be known to whoever opens it.
-        let rows = if table == "tasks" { rows.replace(planted("address's token"), "") } else { rows };
+        let addressed = ["address's token", "fragment's token"].map(planted);
+        let rows =
+            if table == "tasks" { addressed.iter().fold(rows, |rows, token| rows.replace(token, "")) } else { rows };
         needles.assert_absent(rows.as_bytes(), &format!("table {table}"));
     }
     let files = files(program.path());

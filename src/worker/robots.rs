@@ -161,7 +161,11 @@ async fn ask(origin: &Origin, way: Way<'_>) -> Option<Option<String>> {
     let url = Url::parse(origin.as_str()).ok()?.join("/robots.txt").ok()?;
     let Way { policy, upstream, pass, user_agent, redactor } = way;
     match fetch(Fetch { url, user_agent, policy, upstream, pass, max_bytes: MAX_BYTES }).await {
-        Ok((200..=299, body)) => Some(Some(redactor.known(&String::from_utf8_lossy(&body)).into_owned())),
+        Ok((200..=299, body)) => {
+            // Postgres takes no zero bytes: without them, what was hidden between them would be there.
+            let text = String::from_utf8_lossy(&body).replace('\0', "");
+            Some(Some(redactor.known(&text).into_owned()))
+        }
         Ok((429, _)) => None,
         Ok((400..=499, _)) => Some(None),
         Ok((status, _)) => {

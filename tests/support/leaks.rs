@@ -88,6 +88,14 @@ pub fn encodings(secret: &str) -> Vec<(&'static str, String)> {
         ("json, ascii", json_ascii),
         ("hex", hex),
     ];
+    // Other signs than these have no zero byte beside them: what is left is no text that anybody writes.
+    if secret.is_ascii() {
+        all.push(("utf-16", each(|all, character| all.extend([character, '\0']))));
+    }
+    let utf16: Vec<u8> = secret.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let mut encoded = STANDARD_NO_PAD.encode(&utf16);
+    encoded.truncate(encoded.len() - usize::from(!utf16.len().is_multiple_of(3)));
+    all.push(("base64 of utf-16", encoded));
     for offset in 0..3 {
         let shifted = [vec![0; offset].as_slice(), secret.as_bytes()].concat();
         // What depends on the bytes around it is left out.
