@@ -149,7 +149,7 @@ async fn join(program: &Program, site: &Site) -> i64 {
 
 /// The worker dies while the answer to a step is awaited, and another one takes over.
 async fn die_at(step: u8) -> (Program, Site, i64) {
-    let (program, site) = (Program::new().await, Site::start().await);
+    let (program, site) = (Program::new().await.short_lease(), Site::start().await);
     site.hangs_at.store(step, Ordering::SeqCst);
     let id = join(&program, &site).await;
     let mut worker = program.worker(&[]);

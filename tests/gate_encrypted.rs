@@ -130,7 +130,7 @@ async fn a_comment_that_a_script_encrypts_goes_through_the_gate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_encrypted_comment_whose_worker_was_lost_is_found_and_not_sent_again() {
-    let (program, site) = (Program::new().await, Site::start().await);
+    let (program, site) = (Program::new().await.short_lease(), Site::start().await);
     site.hangs.store(true, Ordering::SeqCst);
     let id = enqueue(&program, &site).await;
     let mut worker = program.worker(&[]);

@@ -263,7 +263,7 @@ async fn a_late_mail_is_taken_by_the_next_attempt_and_nobody_signs_up_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_while_it_waits_for_the_mail_signs_nobody_up_again() {
     let Some(server) = Dovecot::start() else { return };
-    let (program, site) = (program(&server, "10").await, Site::start(Wants::Button).await);
+    let (program, site) = (program(&server, "10").await.short_lease(), Site::start(Wants::Button).await);
     let id = enqueue(&program, &site).await;
     let mut worker = program.worker(&[]);
     until("the site's answer is on record", async || {

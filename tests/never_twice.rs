@@ -118,7 +118,7 @@ async fn a_comment_of_which_nothing_can_be_seen_is_left_to_a_person() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_while_it_waits_for_the_answer_leaves_a_comment_that_is_found() {
-    let (program, site) = (Program::new().await, Site::start(Manner::KeepsAndHangs).await);
+    let (program, site) = (Program::new().await.short_lease(), Site::start(Manner::KeepsAndHangs).await);
     let id = enqueue(&program, &site).await;
     let mut worker = program.worker(&[]);
     until("the comment is sent", async || site.sent() == 1).await;

@@ -83,7 +83,7 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Scene {
-        let program = Program::new().await.with("PAGEHAND_WORKER__LEASE_SECONDS", "20");
+        let program = Program::new().await;
         let line = PgLine::to(&program.db.url);
         let program = program.with("DATABASE_URL", &line.url);
         let site = Site::start().await;

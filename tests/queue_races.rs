@@ -351,3 +351,30 @@ async fn a_claim_that_is_cut_in_the_middle_takes_nothing_and_the_next_one_everyt
     holder.rollback().await.unwrap();
     assert_eq!(claim(&queue, 5).await.len(), 5);
 }
+
+#[tokio::test]
+async fn what_two_workers_note_at_the_same_time_is_in_the_audit_once() {
+    let db = TestDb::new().await;
+    let queue = db.queue().await;
+    let mut first = db.pool.begin().await.unwrap();
+    let details = json!({"site": SITE});
+    sqlx::query("SELECT note_daily('v', 'egress.denied', 'https://elsewhere.example', $1, $2)")
+        .bind(&details)
+        .bind(SITE)
+        .execute(&mut *first)
+        .await
+        .unwrap();
+    let second = queue.note_daily("w", "egress.denied", "https://elsewhere.example", &details, SITE);
+    let committing = async {
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&db.pool).await.unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+        first.commit().await.unwrap();
+    };
+    let (noted, ()) = tokio::time::timeout(LIMIT, async { tokio::join!(second, committing) }).await.unwrap();
+    noted.unwrap();
+    let noted = queue.audit(10).await.unwrap();
+    assert_eq!(noted.iter().map(|entry| entry.who.as_str()).collect::<Vec<_>>(), ["v"]);
+}

@@ -74,7 +74,7 @@ impl Site {
 
     /// Has a worker submit the task and die before the answer; then another one takes over.
     async fn lose_one_worker(&self, task: Value) -> (Program, i64) {
-        let program = Program::new().await;
+        let program = Program::new().await.short_lease();
         program.enrol(&self.origin).await;
         let id = program.enqueue(&[task]).await[0];
         let mut worker = program.worker(&[]);

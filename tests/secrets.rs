@@ -392,7 +392,7 @@ async fn planted_secrets_are_nowhere_after_success_failure_and_a_killed_worker()
     let (site, proxy, mail) = (parrot.start().await, parrot.start().await, mail_server().await);
     let origin = format!("http://{site}");
     let token = json!([{"name": "ops", "role": "operate", "token": "env:API_TOKEN"}]).to_string();
-    let program = Program::new().await;
+    let program = Program::new().await.short_lease();
     // Postgres asks nobody for a password on its socket, so it takes any.
     let database = program.db.url.replace("pagehand@", &format!("pagehand:{}@", planted("database's password")));
     assert_ne!(database, program.db.url);

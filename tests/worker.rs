@@ -89,8 +89,7 @@ const HOOKS: [&str; 13] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn four_workers_do_each_of_many_tasks_once_and_record_each() {
     let (program, site) = set_up().await;
-    // Eight pages at once keep a small machine so busy that a lease of 3 s may run out, which is another test's subject.
-    let program = program.with("PAGEHAND_WORKER__CONCURRENCY", "2").with("PAGEHAND_WORKER__LEASE_SECONDS", "20");
+    let program = program.with("PAGEHAND_WORKER__CONCURRENCY", "2");
     let lines: Vec<Value> = (0..24).map(|n| comment(&site, CANONICAL_ARTICLE, n)).collect();
     let ids = program.enqueue(&lines).await;
     let mut workers: Vec<_> = (0..4).map(|_| program.worker(&["--drain"])).collect();
@@ -152,6 +151,7 @@ async fn a_failure_that_passes_is_retried_and_every_attempt_is_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_workers_task_is_finished_by_another_and_both_attempts_are_on_record() {
     let (program, site) = set_up().await;
+    let program = program.short_lease();
     let ids = program.enqueue(&(0..6).map(|n| comment(&site, CANONICAL_ARTICLE, n)).collect::<Vec<_>>()).await;
     let mut first = program.worker(&["--concurrency", "2"]);
     until("an attempt is under way", async || {
@@ -185,6 +185,7 @@ async fn a_killed_workers_task_is_finished_by_another_and_both_attempts_are_on_r
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_slept_through_its_lease_changes_nothing_when_it_wakes() {
     let (program, site) = set_up().await;
+    let program = program.short_lease();
     let id = program.enqueue(&[comment(&site, CANONICAL_ARTICLE, 1)]).await[0];
     let sleeper = program.worker(&[]);
     until("the attempt is under way", async || program.steps(id).contains(&"automation_context_entered".to_owned()))
@@ -411,6 +412,7 @@ fn named(counters: &BTreeMap<String, f64>, name: &str) -> BTreeMap<String, f64> 
 async fn what_workers_count_is_what_the_rows_say() {
     let (program, site) = set_up().await;
     let program = program
+        .short_lease()
         .with("PAGEHAND_WORKER__METRICS_LISTEN", "127.0.0.1:0")
         .with("PAGEHAND_WORKER__TASK_TIMEOUT_SECONDS", "8")
         .with("PAGEHAND_PRICES__BROWSER_SECOND_USD", "0.01");

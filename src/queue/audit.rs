@@ -59,10 +59,7 @@ impl Queue {
         let (who, subject, details) = (clean::text(who), clean::text(subject), clean::json(details));
         super::bounded(
             sqlx::query!(
-                "INSERT INTO audit (who, action, subject, details)
-                 SELECT $1, $2, $3, $4 WHERE NOT EXISTS (
-                     SELECT 1 FROM audit a WHERE a.subject = $3 AND a.action = $2 AND a.details ->> 'site' = $5
-                       AND a.at > now() - interval '1 day')",
+                "SELECT note_daily($1, $2, $3, $4, $5)",
                 who.as_ref(),
                 action,
                 subject.as_ref(),

@@ -35,7 +35,7 @@ impl Program {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let mut program = Program { db: TestDb::new().await, dir, env: Vec::new() };
         for (name, value) in [
-            ("PAGEHAND_WORKER__LEASE_SECONDS", "3"),
+            ("PAGEHAND_WORKER__LEASE_SECONDS", "20"),
             ("PAGEHAND_WORKER__POLL_SECONDS", "0.2"),
             ("PAGEHAND_WORKER__TASK_TIMEOUT_SECONDS", "30"),
             ("PAGEHAND_RETRY__INITIAL_SECONDS", "0.1"),
@@ -44,6 +44,12 @@ impl Program {
             program = program.with(name, value);
         }
         program
+    }
+
+    /// With a lease whose end can be waited for. On a busy machine it may run out under a worker that lives.
+    #[must_use]
+    pub fn short_lease(self) -> Program {
+        self.with("PAGEHAND_WORKER__LEASE_SECONDS", "3")
     }
 
     #[must_use]
