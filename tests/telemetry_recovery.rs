@@ -125,15 +125,27 @@ async fn a_lost_attempt_gets_the_final_result_that_it_could_not_write() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_died_after_its_final_result_keeps_its_own_verdict() {
+async fn a_final_result_says_what_the_row_says_and_a_verdict_that_came_too_late_is_kept_beside_it() {
     let runs = runs();
-    let run = runs.attempt(0, 7).await;
-    finalize_run(&run, ended(None)).await;
-    let Recovered::Finished { result: found, .. } = recover_run(&runs.dir, lost(0, 7)).await else {
-        panic!("its verdict was lost")
-    };
-    assert_eq!(found["result"]["success"], true);
-    assert_eq!(runs.json("final_result.json"), found);
+    finalize_run(&runs.attempt(0, 7).await, ended(None)).await;
+    let own = runs.json("final_result.json");
+    // The row says the same.
+    let agreed = EndedAttempt { failure: None, ..lost(0, 7) };
+    assert!(matches!(recover_run(&runs.dir, agreed).await, Recovered::Finished { result, .. } if result == own));
+    // It was given up in the moment in which it wrote that.
+    assert!(matches!(recover_run(&runs.dir, lost(0, 7)).await, Recovered::Written { .. }));
+    assert_eq!(runs.json("final_result.json")["result"]["failure_code"], "infra.worker_lost");
+    assert_eq!(runs.json("final_result.json.unsettled"), own);
+    assert!(matches!(recover_run(&runs.dir, lost(0, 7)).await, Recovered::Finished { .. }));
+
+    // The same where its successor has moved it away.
+    finalize_run(&runs.attempt(1, 8).await, ended(None)).await;
+    let own = runs.json("final_result.json");
+    drop(runs.attempt(2, 9).await);
+    assert!(matches!(recover_run(&runs.dir, lost(1, 8)).await, Recovered::Written { .. }));
+    assert_eq!(runs.json("attempts/1/final_result.json")["result"]["failure_code"], "infra.worker_lost");
+    assert_eq!(runs.json("attempts/1/final_result.json.unsettled"), own);
+    assert_eq!(runs.json("init.json")["attempt"], 9);
 }
 
 #[tokio::test]

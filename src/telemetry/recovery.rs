@@ -124,19 +124,19 @@ fn recover(runs: &RunsDir, lost: &EndedAttempt, errors: &Errors) -> io::Result<R
         init_of(lost, &lost_meta(lost)).write(&dir)?;
     }
     let init: Value = read_json(&dir, INIT).unwrap_or_default();
-    if let Some(result) = own_result(&dir, lost) {
+    let own = own_result(&dir, lost);
+    if let Some(result) = own.clone().filter(|result| agrees(result, lost)) {
         let saved = saved_since(&dir, &dir.names()?, started_at(&init, lost).timestamp_millis());
         return Ok(Recovered::Finished { result, steps: steps_of(&dir, lost), artifacts: listed(&dir, &saved) });
     }
     // The successor died between the two moves of [`archive`], which takes the result first. The next one moves the rest.
-    let mut moved = places_of(&dir, lost)?.into_iter().filter_map(|place| own_result(&place, lost));
-    if let Some(result) = moved.find(|result| result.get("started_at") == init.get("started_at")) {
-        return Ok(Recovered::Finished { result, steps: steps_of(&dir, lost), artifacts: Vec::new() });
+    let moved = |place: &Dir| own_result(place, lost).is_some_and(|it| it.get("started_at") == init.get("started_at"));
+    if own.is_none()
+        && let Some(place) = places_of(&dir, lost)?.into_iter().find(moved)
+    {
+        return bury_in_archive(&dir, Some(place), lost);
     }
-    if dir.identity(RESULT).is_some() {
-        // Neither readable nor anybody's: kept beside the one that takes its place.
-        let _ = dir.move_new(RESULT, &dir, "final_result.json.damaged");
-    }
+    put_aside(&dir, lost)?;
     // Its worker may live after all: another file of the same content in place of its own, and it writes nothing more,
     // whatever comes of what follows.
     if let Some(content) = dir.read(INIT, JSON_LIMIT) {
@@ -257,9 +257,10 @@ fn bury_in_archive(dir: &Dir, archived: Option<Dir>, lost: &EndedAttempt) -> io:
         }
     };
     let steps = steps_of(dir, lost);
-    if let Some(result) = own_result(&place, lost) {
+    if let Some(result) = own_result(&place, lost).filter(|result| agrees(result, lost)) {
         return Ok(Recovered::Finished { result, steps, artifacts: Vec::new() });
     }
+    put_aside(&place, lost)?;
     let document = document(lost, lost.started_at, lost.fields(&steps), Map::new());
     place.put(place.temp(&[&json_file(&document)?])?, RESULT)?;
     place.sync()?;
@@ -359,6 +360,26 @@ fn own_result(dir: &Dir, lost: &EndedAttempt) -> Option<Value> {
         None => result.pointer("/result/retry_count").and_then(Value::as_u64) == Some(lost.retry_count.into()),
     };
     (own && result.get("result").is_some_and(Value::is_object)).then_some(result)
+}
+
+/// Whether a final result says of the attempt what its row says. The attempt may have been given up just as it wrote
+/// another verdict.
+fn agrees(result: &Value, lost: &EndedAttempt) -> bool {
+    let code = result.pointer("/result/failure_code").and_then(Value::as_str);
+    code == lost.failure.as_ref().map(|failure| failure.code.as_ref())
+}
+
+/// Keeps a final result beside the one that takes its place: a verdict that was never settled, or what can't be read.
+fn put_aside(dir: &Dir, lost: &EndedAttempt) -> io::Result<()> {
+    if dir.identity(RESULT).is_none() {
+        return Ok(());
+    }
+    let kept = if own_result(dir, lost).is_some() { "unsettled" } else { "damaged" };
+    // One that is there already is the first that was put aside, and says more.
+    match dir.move_new(RESULT, dir, &format!("{RESULT}.{kept}")) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn read_json(dir: &Dir, name: &str) -> Option<Value> {
