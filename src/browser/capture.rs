@@ -34,6 +34,9 @@ struct Screenshot {
     data: String,
 }
 
+/// What Chrome says of a call that was under way when scripts were stopped.
+const TERMINATED: &str = "Execution was terminated";
+
 impl Tab {
     /// The document as HTML: present values of fields as attributes (passwords and one-time codes blanked), open shadow
     /// roots as templates, frames of the same origin as `srcdoc`; cut at five million characters.
@@ -117,13 +120,16 @@ impl Tab {
         }
         let started = Instant::now();
         match act(started + budget / 2).await {
-            Err(BrowserError::Unresponsive { .. } | BrowserError::PageHung { .. } | BrowserError::Navigated) => {}
+            // The end of a script that was stopped before came late, and hit this instead.
+            Err(BrowserError::Protocol { message, .. }) if message == TERMINATED => {}
+            Err(BrowserError::Unresponsive { .. } | BrowserError::PageHung { .. } | BrowserError::Navigated) => {
+                let page = self.page()?;
+                let stop = Instant::now() + budget / 8;
+                if page.call::<_, IgnoredAny>(&TerminateExecutionParams::default(), stop).await.is_ok() {
+                    self.state.with(|inner| inner.counters.scripts_stopped += 1);
+                }
+            }
             done => return done.map_err(|error| fault().unwrap_or(error)),
-        }
-        let page = self.page()?;
-        let stop = Instant::now() + budget / 8;
-        if page.call::<_, IgnoredAny>(&TerminateExecutionParams::default(), stop).await.is_ok() {
-            self.state.with(|inner| inner.counters.scripts_stopped += 1);
         }
         act(started + budget).await.map_err(|error| fault().unwrap_or(error))
     }
