@@ -38,6 +38,7 @@ mod claim;
 mod clean;
 mod counts;
 mod enqueue;
+mod filter;
 mod idempotency;
 mod operate;
 mod presence;
@@ -59,6 +60,7 @@ mod watch;
 
 pub use audit::AuditEntry;
 pub use counts::{Depth, FailureGroup, MAX_COUNTED, MAX_GROUPS, Pulse, Standing, StatusCounts, TREND_DAYS};
+pub use filter::{NOWHERE, Only, REACH, RunFilter, Without, ago};
 pub use idempotency::{Once, RequestKey};
 pub use operate::BulkRetry;
 pub use presence::Presence;
@@ -66,9 +68,7 @@ pub use proxies::{NewProxy, Proxy, ProxyId};
 pub use reap::{Lapsed, Reaped};
 pub use records::{OwedEnd, OwedRecord};
 pub use robots::KeptRobots;
-pub use runs::{
-    Artifact, Attempt, Cursor, NOWHERE, Only, REACH, RunDetail, RunFilter, RunPage, RunSummary, Step, Without, ago,
-};
+pub use runs::{Artifact, Attempt, Cursor, RunDetail, RunPage, RunSummary, Step};
 pub use sealing::{Kept, Resealed};
 pub use settle::{Outcome, Settled, Settlement, SettlementRecord};
 pub use spending::Spending;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use sqlx::QueryBuilder;
 use utoipa::ToSchema;
 
-use super::runs::{REACH, within_reach};
+use super::filter::{REACH, within_reach};
 use super::{AuditEntry, Queue, QueueError, RunFilter, is_transient, repeated};
 use crate::record::serialize_time;
 use crate::task::{TaskId, TaskStatus};

@@ -7,112 +7,15 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use sqlx::{Postgres, QueryBuilder};
+use sqlx::QueryBuilder;
 
-use super::{Queue, QueueError, clean, is_transient, repeated};
-use crate::failure::FailureReason;
+use super::filter::{REACH, RunFilter, conditions, plain_conditions, within_reach};
+use super::{Queue, QueueError, is_transient, repeated};
 use crate::record::{serialize_optional_time, serialize_time};
-use crate::task::{TaskId, TaskStatus};
+use crate::task::TaskId;
 
 /// Most runs on a page.
 pub const MAX_PAGE: u32 = 500;
-/// In how many runs a text, or a step, is looked for at a time: more would take longer than a page may.
-pub const REACH: i64 = 25_000;
-
-/// Which runs; all that is given must hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RunFilter {
-    /// In this status.
-    pub status: Option<TaskStatus>,
-    /// Whose latest failure has this reason.
-    pub failure_reason: Option<FailureReason>,
-    /// Whose latest failure has this code.
-    pub failure_code: Option<String>,
-    /// Of this task type.
-    pub task_type: Option<String>,
-    /// On this origin.
-    pub site: Option<String>,
-    /// Enqueued at or after.
-    pub since: Option<DateTime<Utc>>,
-    /// Enqueued before.
-    pub until: Option<DateTime<Utc>>,
-    /// A number of a task, or a part of its URL as it is shown, last error or failure code, in any case.
-    pub q: Option<String>,
-    /// With at least so many attempts before the latest one.
-    pub min_retries: Option<u32>,
-    /// In one of whose attempts a step of this name failed.
-    pub failed_step: Option<String>,
-    /// In one of whose attempts that ended a step of this name was taken; with `min_retries` in one after so many others.
-    pub step: Option<String>,
-    /// Whose latest death was at this step; [`NOWHERE`]: no step says where.
-    pub stuck_at: Option<String>,
-    /// Only those of which this holds.
-    pub only: Option<Only>,
-    /// And none of these.
-    pub without: Without,
-}
-
-/// Stands for the step of a dead letter of which none is on record.
-pub const NOWHERE: &str = "none";
-
-/// What may hold of a run besides its status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Only {
-    /// An attempt at it has ended.
-    Executed,
-    /// Money was spent on attempts that did not succeed.
-    Wasted,
-    /// Pending, and could be taken at once but for the pace of its site.
-    Ready,
-    /// Pending, and waits for its time or a retry.
-    Scheduled,
-}
-
-impl Only {
-    /// All of them.
-    pub const ALL: [Only; 4] = [Only::Executed, Only::Wasted, Only::Ready, Only::Scheduled];
-
-    /// As addresses and the command line have it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Only::Executed => "executed",
-            Only::Wasted => "wasted",
-            Only::Ready => "ready",
-            Only::Scheduled => "scheduled",
-        }
-    }
-}
-
-impl FromStr for Only {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let known = Only::ALL.into_iter().find(|only| only.as_str() == text);
-        known.ok_or("must be executed, wasted, ready or scheduled")
-    }
-}
-
-/// What runs must not be; a run without a failure has none of the reasons and codes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Without {
-    /// In none of these statuses.
-    pub status: Vec<TaskStatus>,
-    /// Whose latest failure has none of these reasons.
-    pub failure_reason: Vec<FailureReason>,
-    /// Nor these codes.
-    pub failure_code: Vec<String>,
-    /// Of none of these task types.
-    pub task_type: Vec<String>,
-    /// On none of these origins.
-    pub site: Vec<String>,
-}
-
-/// So many hours or days before `now`, as `24h` or `7d` say; None for any other text.
-pub fn ago(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let (digits, hours) = text.strip_suffix('h').map(|n| (n, 1)).or_else(|| text.strip_suffix('d').map(|n| (n, 24)))?;
-    let n: i64 = digits.parse().ok().filter(|n| (0..=100_000).contains(n))?;
-    Some(now - chrono::TimeDelta::hours(n * hours))
-}
 
 /// Where the next page begins; opaque to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -336,7 +239,7 @@ impl Queue {
 
     /// The last run that a text was looked for in, if there are others after it.
     pub(super) async fn end_of_reach(&self, filter: &RunFilter, below: i64) -> Result<Option<i64>, QueueError> {
-        if !is_slow(filter) {
+        if !filter.looks_through() {
             return Ok(None);
         }
         let last = repeated(is_transient, || async {
@@ -497,136 +400,6 @@ impl Queue {
             artifacts.entry(row.attempt_id).or_default().push(artifact);
         }
         Ok(artifacts)
-    }
-}
-
-/// Only what is asked for is in the statement, and the status stands in it as a literal: so the planner can use the partial
-/// index of the dead letters.
-pub(super) fn conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter, below: i64, limit: i64) {
-    plain_conditions(query, filter, below);
-    slow_conditions(query, filter, "tasks");
-    query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
-}
-
-/// What `from` (a selection of `tasks`) gives of the runs that match; what no index knows, a text or a step, is looked for
-/// in [`REACH`] of them.
-pub(super) fn within_reach(query: &mut QueryBuilder<Postgres>, from: &str, filter: &RunFilter, below: i64) {
-    query.push("(").push(from);
-    plain_conditions(query, filter, below);
-    if is_slow(filter) {
-        query.push(" ORDER BY id DESC LIMIT ").push_bind(REACH).push(") looked_at WHERE true");
-        slow_conditions(query, filter, "looked_at");
-    } else {
-        query.push(") found");
-    }
-}
-
-/// Whether each run has to be looked at.
-fn is_slow(filter: &RunFilter) -> bool {
-    text(filter).is_some() || filter.step.is_some() || filter.only == Some(Only::Wasted)
-}
-
-/// `runs`: what the rows are called in the statement.
-fn slow_conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter, runs: &str) {
-    if let Some(text) = text(filter) {
-        query.push(" AND ");
-        text_condition(query, &text);
-    }
-    if let Some(step) = &filter.step {
-        query.push(" AND EXISTS (SELECT 1 FROM attempts a JOIN steps s ON s.attempt_id = a.id WHERE a.task_id = ");
-        query.push(runs).push(".id AND a.status <> 'running' AND s.name = ").push_bind(clean::text(step).into_owned());
-        if let Some(least) = filter.min_retries {
-            query.push(" AND a.retry_count >= ").push_bind(i32::try_from(least).unwrap_or(i32::MAX));
-        }
-        query.push(")");
-    }
-    if filter.only == Some(Only::Wasted) {
-        query.push(" AND EXISTS (SELECT 1 FROM attempts a WHERE a.task_id = ").push(runs);
-        query.push(".id AND a.status NOT IN ('running', 'succeeded') AND a.cost_usd > 0)");
-    }
-}
-
-/// The text to look for, as it is compared.
-fn text(filter: &RunFilter) -> Option<String> {
-    let q = filter.q.as_deref().map(str::trim).filter(|q| !q.is_empty())?;
-    Some(clean::text(q).to_lowercase())
-}
-
-fn text_condition(query: &mut QueryBuilder<Postgres>, text: &str) {
-    query.push("(id::text = ").push_bind(text.to_owned());
-    for column in ["last_error", "failure_code"] {
-        query.push(" OR position(").push_bind(text.to_owned()).push(" in lower(").push(column).push(")) > 0");
-    }
-    // Of an address only what is shown of it: what is masked could be guessed by whether it is found. The first condition
-    // keeps the patterns away from addresses that can't match.
-    query.push(" OR (position(").push_bind(text.to_owned()).push(" in lower(url)) > 0");
-    query.push(" AND position(").push_bind(text.to_owned()).push(" in lower(shown_address(url))) > 0))");
-}
-
-fn plain_conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter, below: i64) {
-    query.push(" WHERE id < ").push_bind(below);
-    if let Some(status) = filter.status {
-        query.push(" AND status = '").push(status.as_str()).push("'");
-        // The same once more, as the partial indexes of the few that are not over have it.
-        query.push(match status {
-            TaskStatus::Running => " AND lease_owner IS NOT NULL",
-            TaskStatus::Pending => " AND (ready OR (status = 'pending' AND NOT ready))",
-            _ => "",
-        });
-    }
-    if let Some(reason) = filter.failure_reason {
-        query.push(" AND failure_reason = '").push(reason.as_str()).push("'");
-    }
-    if let Some(code) = &filter.failure_code {
-        query.push(" AND failure_code = ").push_bind(clean::text(code).into_owned());
-    }
-    if let Some(task_type) = &filter.task_type {
-        query.push(" AND task_type = ").push_bind(clean::text(task_type).into_owned());
-    }
-    if let Some(site) = &filter.site {
-        query.push(" AND site = ").push_bind(clean::text(site).into_owned());
-    }
-    if let Some(since) = filter.since {
-        query.push(" AND created_at >= ").push_bind(since);
-    }
-    if let Some(until) = filter.until {
-        query.push(" AND created_at < ").push_bind(until);
-    }
-    if let Some(least) = filter.min_retries {
-        query.push(" AND retry_count >= ").push_bind(i32::try_from(least).unwrap_or(i32::MAX));
-    }
-    if let Some(step) = &filter.failed_step {
-        query.push(" AND EXISTS (SELECT 1 FROM steps s WHERE NOT s.ok AND s.task_id = tasks.id AND s.name = ");
-        query.push_bind(clean::text(step).into_owned()).push(")");
-    }
-    if let Some(step) = &filter.stuck_at {
-        query.push(" AND status = 'failed' AND stuck_at");
-        match step.as_str() {
-            NOWHERE => query.push(" IS NULL"),
-            step => query.push(" = ").push_bind(clean::text(step).into_owned()),
-        };
-    }
-    match filter.only {
-        Some(Only::Executed) => query.push(" AND execution_time IS NOT NULL"),
-        Some(Only::Ready) => query.push(" AND status = 'pending' AND (ready OR run_at <= clock_timestamp())"),
-        Some(Only::Scheduled) => query.push(" AND status = 'pending' AND NOT ready AND run_at > clock_timestamp()"),
-        Some(Only::Wasted) | None => query.push(""),
-    };
-    for status in &filter.without.status {
-        query.push(" AND status <> '").push(status.as_str()).push("'");
-    }
-    for reason in &filter.without.failure_reason {
-        query.push(" AND failure_reason IS DISTINCT FROM '").push(reason.as_str()).push("'");
-    }
-    let texts = [
-        ("failure_code", &filter.without.failure_code),
-        ("task_type", &filter.without.task_type),
-        ("site", &filter.without.site),
-    ];
-    for (column, values) in texts {
-        for value in values {
-            query.push(" AND ").push(column).push(" IS DISTINCT FROM ").push_bind(clean::text(value).into_owned());
-        }
     }
 }
 

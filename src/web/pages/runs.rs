@@ -181,7 +181,7 @@ fn tabs(list: &List) -> Markup {
             (tab(None))
             @for status in TaskStatus::ALL { (tab(Some(status))) }
             span class="window" {
-                @if let Some(most) = cut { "of the newest " (format::number(most)) @if list.filter.q.is_some() || list.filter.step.is_some() { " looked through" } }
+                @if let Some(most) = cut { "of the newest " (format::number(most)) @if list.filter.looks_through() { " looked through" } }
                 @else if list.filter.since.is_some() || list.filter.until.is_some() { "enqueued in the chosen time" }
                 @else { "of all times" }
             }
