@@ -108,6 +108,22 @@ pub(super) fn earlier_attempts(dir: &Dir, current: Fence) -> Vec<Earlier> {
     earlier
 }
 
+/// The head of a page that opens from disk, with `css` beside the report's own.
+fn head(title: &str, css: &'static str) -> Markup {
+    html! {
+        head {
+            meta http-equiv="Content-Security-Policy" content=(POLICY);
+            meta charset="utf-8";
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            meta name="color-scheme" content="light dark";
+            meta name="referrer" content="no-referrer";
+            title { (title) }
+            link rel="icon" href="data:,";
+            style { (PreEscaped(include_str!("report/report.css"))) (PreEscaped(css)) }
+        }
+    }
+}
+
 /// The whole page.
 pub(super) fn page(report: &Report<'_>) -> String {
     let verdict = verdict(report);
@@ -115,16 +131,7 @@ pub(super) fn page(report: &Report<'_>) -> String {
     html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta http-equiv="Content-Security-Policy" content=(POLICY);
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta name="referrer" content="no-referrer";
-                title { "Run " (report.task_id) ": " (if report.failure.is_some() { "failed" } else { "completed" }) }
-                link rel="icon" href="data:,";
-                style { (PreEscaped(include_str!("report/report.css"))) }
-            }
+            (head(&format!("Run {}: {}", report.task_id, if report.failure.is_some() { "failed" } else { "completed" }), ""))
             body {
                 main {
                     header class={ "verdict " (tone) } {

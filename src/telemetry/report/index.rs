@@ -7,13 +7,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{DOCTYPE, Markup, html};
 use serde_json::Value;
 
 use super::super::dir::Dir;
 use super::super::recovery::read_json;
 use super::super::run::REPORT;
-use super::{INIT, POLICY, RESULT, human};
+use super::{INIT, RESULT, head, human};
 use crate::task::TaskId;
 
 const INDEX: &str = "index.html";
@@ -109,16 +109,7 @@ fn page(entries: &[Entry], left_out: usize) -> String {
     html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta http-equiv="Content-Security-Policy" content=(POLICY);
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta name="referrer" content="no-referrer";
-                title { "Runs" }
-                link rel="icon" href="data:,";
-                style { (PreEscaped(include_str!("report.css"))) (PreEscaped(include_str!("index.css"))) }
-            }
+            (head("Runs", include_str!("index.css")))
             body {
                 main {
                     h1 { (entries.len()) @if entries.len() == 1 { " run" } @else { " runs" } }
