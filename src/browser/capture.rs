@@ -119,9 +119,7 @@ impl Tab {
             return Err(fault);
         }
         let started = Instant::now();
-        match act(started + budget / 2).await {
-            // The end of a script that was stopped before came late, and hit this instead.
-            Err(BrowserError::Protocol { message, .. }) if message == TERMINATED => {}
+        match undisturbed(started + budget / 2, &mut act).await {
             Err(BrowserError::Unresponsive { .. } | BrowserError::PageHung { .. } | BrowserError::Navigated) => {
                 let page = self.page()?;
                 let stop = Instant::now() + budget / 8;
@@ -131,7 +129,20 @@ impl Tab {
             }
             done => return done.map_err(|error| fault().unwrap_or(error)),
         }
-        act(started + budget).await.map_err(|error| fault().unwrap_or(error))
+        undisturbed(started + budget, &mut act).await.map_err(|error| fault().unwrap_or(error))
+    }
+}
+
+/// `act` until it is not hit by the end of a script that was stopped before it: after each message box too many.
+async fn undisturbed<T, F>(until: Instant, act: &mut impl FnMut(Instant) -> F) -> Result<T, BrowserError>
+where
+    F: Future<Output = Result<T, BrowserError>>,
+{
+    loop {
+        match act(until).await {
+            Err(BrowserError::Protocol { message, .. }) if message == TERMINATED && Instant::now() < until => {}
+            done => return done,
+        }
     }
 }
 
@@ -143,4 +154,32 @@ async fn within<T>(
     let started = Instant::now();
     let late = |_| BrowserError::Unresponsive { method: what.to_owned(), after: started.elapsed() };
     tokio::time::timeout_at(deadline, act).await.map_err(late)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terminated() -> BrowserError {
+        BrowserError::Protocol { method: "m".to_owned(), code: -32000, message: TERMINATED.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_capture_that_the_end_of_a_stopped_script_hit_is_taken_again_until_its_time_is_over() {
+        let until = Instant::now() + Duration::from_secs(60);
+        let mut hits = 0;
+        let mut act = |_| {
+            hits += 1;
+            std::future::ready(if hits > 2 { Ok(hits) } else { Err(terminated()) })
+        };
+        assert!(matches!(undisturbed(until, &mut act).await, Ok(3)));
+
+        let mut acts = 0;
+        let mut act = |_| {
+            acts += 1;
+            std::future::ready(Err::<(), _>(terminated()))
+        };
+        let failed = undisturbed(Instant::now(), &mut act).await;
+        assert!(matches!(failed, Err(BrowserError::Protocol { .. })) && acts == 1);
+    }
 }
