@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pagehand::browser::{BrowserPool, BrowserSettings, ElementRef, Tab, TabOptions};
 use pagehand::queue::{Outcome, REACH, Settlement, WorkerIdentity};
-use pagehand::record::StepRecord;
+use pagehand::record::{REPORTING_STEPS, StepRecord};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -334,6 +334,11 @@ async fn a_dead_letter_remembers_the_step_at_which_it_died() {
         sqlx::query_scalar("SELECT stuck_at FROM tasks WHERE id = $1").bind(id).fetch_one(&app.db.pool).await.unwrap()
     };
     assert_eq!(stuck().await.as_deref(), Some("submit"));
+    // What only reports a failure is the same for Postgres.
+    let function = "SELECT pg_get_functiondef('where_stuck'::regproc)";
+    let function: String = sqlx::query_scalar(function).fetch_one(&app.db.pool).await.unwrap();
+    let quoted: BTreeSet<&str> = function.split('\'').skip(1).step_by(2).collect();
+    assert_eq!(quoted, BTreeSet::from(REPORTING_STEPS));
     // And after a retry where it died then.
     app.post(&format!("/runs/{id}/retry"), &json!({})).await;
     let worker = WorkerIdentity { name: "w".to_owned(), incarnation: "w".to_owned() };

@@ -158,8 +158,8 @@ async fn write_record(worker: &Worker, owed: OwedRecord) -> Result<bool, QueueEr
     };
     fault::point!("reaper.recover.before");
     match recover_run(&worker.runs, attempt).await {
-        // What it had done and not sent is on record as well, where its files can be seen.
-        // Also where it was written before: by a worker that died, or lost Postgres, before this.
+        // What it had done and not sent is on record as well, where its files can be seen; also where the result was written
+        // before, by a worker that died or lost Postgres over it.
         Recovered::Written { steps, artifacts } | Recovered::Finished { steps, artifacts, .. } => {
             worker.queue.complete_lost(lease, &steps, &artifacts).await?;
         }
