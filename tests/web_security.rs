@@ -27,7 +27,7 @@ const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8
 struct TestApp {
     address: SocketAddr,
     db: TestDb,
-    _runs: tempfile::TempDir,
+    runs: tempfile::TempDir,
     _stop: DropGuard,
 }
 
@@ -47,7 +47,7 @@ async fn start() -> TestApp {
     let address = server.address();
     let stop = CancellationToken::new();
     tokio::spawn(server.run(stop.clone()));
-    TestApp { address, db, _runs: runs, _stop: stop.drop_guard() }
+    TestApp { address, db, runs, _stop: stop.drop_guard() }
 }
 
 async fn fill(queue: &Queue) {
@@ -457,6 +457,35 @@ async fn a_client_that_dawdles_over_its_headers_is_cut_off() {
     let mut rest = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(60), slow.read_to_end(&mut rest)).await;
     assert!(ended.is_ok(), "still connected");
+}
+
+#[tokio::test]
+async fn clients_that_take_nothing_of_their_zips_hold_only_so_many_threads() {
+    const PICTURE: &str = "final_screenshot_20260101T120000000Z.png";
+    let app = start().await;
+    let run = app.runs.path().join("1");
+    std::fs::create_dir(&run).unwrap();
+    // More than the buffers of a connection hold.
+    std::fs::File::create(run.join(PICTURE)).unwrap().set_len(256 << 20).unwrap();
+    let mut dawdling = Vec::new();
+    for _ in 0..8 {
+        let mut client = tokio::net::TcpStream::connect(app.address).await.unwrap();
+        client.write_all(b"GET /runs/1/export HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").await.unwrap();
+        let mut head = [0; 12];
+        client.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        dawdling.push(client);
+    }
+    let refused = send(app.address, "GET", "/runs/1/export", &[], "").await;
+    assert_eq!(refused.status, 503);
+    assert_eq!(send(app.address, "GET", &format!("/runs/1/artifacts/{PICTURE}"), &[], "").await.status, 200);
+    drop(dawdling);
+    let again = async {
+        while send(app.address, "HEAD", "/runs/1/export", &[], "").await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), again).await.expect("the places are given back");
 }
 
 /// The status of the answer to these very bytes; empty where the connection was closed without one.

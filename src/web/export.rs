@@ -5,13 +5,16 @@
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures::stream;
 use http::{HeaderValue, header};
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
@@ -28,6 +31,10 @@ const PAGE: u32 = 200;
 /// Bytes of a zip that are sent at once, and how many such pieces may wait for the connection.
 const PIECE: usize = 64 * 1024;
 const PIECES: usize = 4;
+/// Run directories that are packed at the same time: each takes a thread from those that read files.
+static PACKING: Semaphore = Semaphore::const_new(8);
+/// Who takes no piece of a zip for so long is cut off.
+const PATIENCE: Duration = Duration::from_secs(30);
 const COLUMNS: [&str; 19] = [
     "id",
     "task_type",
@@ -158,6 +165,7 @@ fn inert(text: &str) -> String {
     responses(
         (status = 200, description = "the run directory, with run.json: what GET /runs/{id} answers", content_type = "application/zip", body = String),
         (status = 404, description = "no such run", body = super::problem::ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "too many runs are packed already", body = super::problem::ProblemBody, content_type = "application/problem+json"),
     ))]
 pub async fn run_directory(
     State(app): State<Shared>,
@@ -169,26 +177,42 @@ pub async fn run_directory(
     let (run, trail) = tokio::join!(app.queue.run(id), app.queue.trail(id));
     let detail = wire::RunDetail::new(run?, trail?);
     let detail = serde_json::to_vec_pretty(&detail).map_err(|_| Problem::internal())?;
-    let (sender, receiver) = mpsc::channel(PIECES);
-    let root = app.runs_dir.clone();
-    tokio::task::spawn_blocking(move || {
-        let out = BufWriter::with_capacity(PIECE, Pieces(sender.clone()));
-        if let Err(error) = pack(out, root, id, &detail) {
-            // Err: nobody reads it any more.
-            let _ = sender.blocking_send(Err(error));
-        }
+    let place = PACKING.try_acquire();
+    let place =
+        place.map_err(|_| Problem::unavailable("8 runs are being packed already; try again when one is done"))?;
+    let (sender, pieces) = mpsc::channel(PIECES);
+    let (root, runtime) = (app.runs_dir.clone(), Handle::current());
+    let packed = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        let pieces = Pieces { sender, runtime, patience: PATIENCE };
+        pack(BufWriter::with_capacity(PIECE, pieces), root, id, &detail)
     });
-    let body = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+    let body = stream::unfold((pieces, Some(packed)), async |(mut pieces, packed)| {
+        if let Some(piece) = pieces.recv().await {
+            return Some((Ok(piece), (pieces, packed)));
+        }
+        let outcome = packed?.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+        outcome.err().map(|error| (Err(error), (pieces, None)))
+    });
     Ok(download(Body::from_stream(body), "application/zip", &format!("run-{id}.zip")))
 }
 
 /// What is written, on its way to the connection.
-struct Pieces(mpsc::Sender<io::Result<Bytes>>);
+struct Pieces {
+    sender: mpsc::Sender<Bytes>,
+    runtime: Handle,
+    /// So long one piece may wait.
+    patience: Duration,
+}
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-        sent.map(|()| bytes.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let sent = self.sender.send(Bytes::copy_from_slice(bytes));
+        match self.runtime.block_on(timeout(self.patience, sent)) {
+            Ok(Ok(())) => Ok(bytes.len()),
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -232,5 +256,13 @@ mod tests {
             assert!(inert(formula).starts_with("'"), "{formula}");
         }
         assert_eq!(inert("a = b"), "a = b");
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_of_a_zip_is_cut_off() {
+        let (sender, _pieces) = mpsc::channel(1);
+        let mut out = Pieces { sender, runtime: Handle::current(), patience: Duration::from_millis(1) };
+        let written = tokio::task::spawn_blocking(move || out.write_all(b"1").and_then(|()| out.write_all(b"2"))).await;
+        assert_eq!(written.expect("no panic").map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
     }
 }
