@@ -23,6 +23,12 @@ mod letter;
 
 pub use letter::{Content, Link, read};
 
+/// A way in for the fuzz targets, absent from every other build.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use super::imap::is_to;
+}
+
 /// How far the clocks of the mail server and of Postgres may differ.
 const CLOCK_MARGIN: chrono::TimeDelta = chrono::TimeDelta::seconds(120);
 /// How often the folder is looked at where the server does not tell of new mail.

@@ -252,7 +252,7 @@ fn to_any(address: &str) -> String {
 }
 
 /// Whether exactly `address` is among the recipients that these headers name.
-fn is_to(headers: &[u8], address: &str) -> bool {
+pub fn is_to(headers: &[u8], address: &str) -> bool {
     let Some(message) = MessageParser::default().parse_headers(headers) else { return false };
     let same = |other: &str| other.trim().trim_matches(['<', '>']).eq_ignore_ascii_case(address);
     let in_addresses = |list: &Address<'_>| list.iter().any(|one| one.address().is_some_and(same));
