@@ -26,9 +26,22 @@ use points::{Action, Round};
 use site::Manner;
 
 /// Seeds of the swarm that once showed a fault, each with the size at which it did.
-const FIXED: [(u64, Size); 8] = {
+const FIXED: [(u64, Size); 12] = {
     let (small, large) = (Size { tasks: 8, workers: 2, lives: 2 }, Size { tasks: 12, workers: 3, lives: 2 });
-    [(2, small), (9, large), (11, large), (12, large), (13, large), (14, large), (24, large), (26, large)]
+    [
+        (2, small),
+        (9, large),
+        (11, large),
+        (12, large),
+        (13, large),
+        (14, large),
+        (22, large),
+        (23, large),
+        (24, large),
+        (26, large),
+        (31, large),
+        (33, large),
+    ]
 };
 
 /// So many of them are a part of every test run, which has two minutes for it.
