@@ -81,6 +81,12 @@ where
         json: false,
     };
     let _logs = observability::init(&settings).context("logging can't be set up")?;
+    for advice in &config.advice {
+        match reader {
+            LogReader::Caller => eprintln!("warning: {advice}"),
+            LogReader::Operator => tracing::warn!(event = "config.advice", advice, "the environment may be misspelt"),
+        }
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(command(config));
     // Blocking work that hangs (a dead disk) must not keep a command from ending.

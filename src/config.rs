@@ -14,6 +14,7 @@ use crate::retry::RetryPolicy;
 mod mailbox;
 mod secret;
 mod sections;
+mod variables;
 
 pub use mailbox::{AddressPattern, Mailbox, Tls};
 pub use secret::{SecretRef, SecretRefError};
@@ -21,14 +22,10 @@ pub use sections::{
     Browser, Data, Database, Egress, Llm, Logs, Metrics, Retry, Role, Runs, Seconds, Secrets, ThirdParties, Traces,
     Web, WebToken, Worker,
 };
+use variables::{PREFIX, RUNS_DIR, look_alikes, section_and_key};
 
 /// Where the configuration is looked for when nothing else is said.
 pub const DEFAULT_PATH: &str = "config/pagehand.toml";
-const PREFIX: &str = "PAGEHAND_";
-/// An older name of `PAGEHAND_RUNS__DIR`.
-const RUNS_DIR: &str = "TELEMETRY_RUNS_DIR";
-/// Variables with the prefix that are not keys of the configuration.
-const NOT_KEYS: [&str; 1] = ["PAGEHAND_CONFIG"];
 
 /// Everything that can be set. `config/pagehand.toml` explains each key.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -66,6 +63,9 @@ pub struct Config {
     pub llm: Llm,
     /// Where the mails of a sign-up arrive, for sites whose profile names no mailbox of its own.
     pub mailbox: Mailbox,
+    /// What is odd about the environment and keeps nobody from working.
+    #[serde(skip)]
+    pub advice: Vec<String>,
 }
 
 /// Why the configuration can't be used.
@@ -146,7 +146,10 @@ impl Config {
             toml::from_str::<Config>(&text).map_err(problem)?;
             table = toml::from_str(&text).map_err(problem)?;
         }
+        let variables: Vec<_> = variables.collect();
+        let names: Vec<String> = variables.iter().map(|(name, _)| name.clone()).collect();
         let mut variables: Vec<_> = variables
+            .into_iter()
             // Empty: as good as not set, like DATABASE_URL.
             .filter(|(name, value)| name != RUNS_DIR || !value.is_empty())
             .filter_map(|(name, value)| Some((section_and_key(&name)?, name, value)))
@@ -156,11 +159,14 @@ impl Config {
         for ((section, key), name, value) in variables {
             overlay(&mut table, &section, &key, &value).map_err(|problem| ConfigError::Variable { name, problem })?;
         }
+        let references = table.to_string();
+        let referred = |name: &str| references.contains(&format!("env:{name}\""));
+        let advice = look_alikes(names.iter().map(String::as_str), referred)?;
         let config: Config = table.try_into().map_err(|error: toml::de::Error| ConfigError::Variable {
             name: PREFIX.into(),
             problem: error.to_string(),
         })?;
-        config.check()
+        Config { advice, ..config }.check()
     }
 
     fn check(self) -> Result<Config, ConfigError> {
@@ -250,18 +256,6 @@ fn read_file(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
 }
 
-/// `PAGEHAND_WORKER__LEASE_SECONDS` → `("worker", "lease_seconds")`; `TELEMETRY_RUNS_DIR` is an older name of `runs.dir`.
-fn section_and_key(name: &str) -> Option<(String, String)> {
-    if name == RUNS_DIR {
-        return Some(("runs".to_owned(), "dir".to_owned()));
-    }
-    if NOT_KEYS.contains(&name) {
-        return None;
-    }
-    let (section, key) = name.strip_prefix(PREFIX)?.split_once("__")?;
-    Some((section.to_lowercase(), key.to_lowercase()))
-}
-
 /// Sets `section.key` to `text`, read as JSON or TOML where the key takes that, else as the text that it is.
 fn overlay(table: &mut toml::Table, section: &str, key: &str, text: &str) -> Result<(), String> {
     let json = serde_json::from_str::<serde_json::Value>(text).ok().and_then(|v| toml::Value::try_from(v).ok());
@@ -339,6 +333,16 @@ mod tests {
         assert!(variable.contains("PAGEHAND_WORKER__CONCURENCY") && variable.contains("concurency"), "{variable}");
         let section = load("", &[("PAGEHAND_WORKERS__CONCURRENCY", "2")]).unwrap_err().to_string();
         assert!(section.contains("workers"), "{section}");
+        let underscore = load("", &[("PAGEHAND_WORKER_CONCURRENCY", "2")]).unwrap_err().to_string();
+        assert!(underscore.contains("PAGEHAND_WORKER__CONCURRENCY"), "{underscore}");
+    }
+
+    #[test]
+    fn a_variable_that_the_configuration_refers_to_is_no_misspelt_key() {
+        let secret = ("PAGEHAND_WEB_TOKEN", "s");
+        let token = r#"[{"name":"ops","role":"operate","token":"env:PAGEHAND_WEB_TOKEN"}]"#;
+        assert_eq!(load("", &[secret]).unwrap().advice.len(), 1);
+        assert_eq!(load("", &[secret, ("PAGEHAND_WEB__TOKENS", token)]).unwrap().advice, Vec::<String>::new());
     }
 
     #[test]

@@ -86,6 +86,14 @@ async fn an_unknown_key_of_the_configuration_is_named() {
     let output = program.run(&["runs", "ls"]).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("PAGEHAND_WORKER__CONCURENCY"), "{}", text(&output.stderr));
+    let program = Program::new().await.with("PAGEHAND_WORKER_CONCURRENCY", "3");
+    let output = program.run(&["runs", "ls"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("PAGEHAND_WORKER__CONCURRENCY"), "{}", text(&output.stderr));
+    let program = Program::new().await.with("PAGEHAND_WORKER_CONCURENCY", "3");
+    let output = program.run(&["runs", "ls"]).await;
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stderr).contains("PAGEHAND_WORKER__CONCURRENCY"), "{}", text(&output.stderr));
 }
 
 #[tokio::test]
