@@ -15,7 +15,7 @@ pub mod failure; // the eleven reasons; the mapper
 mod fault; // places where tests end or fail the process, absent from ordinary builds
 pub mod llm; // asks a language model
 pub mod mailbox; // waits for a site's mail, finds the link or code in it
-pub mod observability; // log lines
+pub mod observability; // log lines; in which text format counters are served
 pub mod otlp; // sends traces to a collector
 pub mod queue; // all SQL: tasks, leases, fences, sites, proxies, runs
 pub mod record; // steps and artifacts in the shape that rows, files and answers share

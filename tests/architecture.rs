@@ -28,7 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "automation",
         &["browser", "config", "cost", "failure", "fault", "llm", "mailbox", "record", "site", "task", "telemetry"],
     ),
-    ("web", &["config", "failure", "queue", "record", "seal", "site", "task", "telemetry"]),
+    ("web", &["config", "failure", "observability", "queue", "record", "seal", "site", "task", "telemetry"]),
     (
         "worker",
         &[
@@ -40,6 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "fault",
             "llm",
             "mailbox",
+            "observability",
             "otlp",
             "queue",
             "record",

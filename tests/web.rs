@@ -587,7 +587,12 @@ async fn health_metrics_and_the_document_are_served() {
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
-    assert!(metrics.ends_with("# EOF\n") && metrics.matches("# EOF").count() == 1);
+    assert!(metrics.contains("# TYPE pagehand_http_requests_total counter\n") && !metrics.contains("# EOF"));
+    let asked = send(app.address, "GET", "/metrics", &[("accept", "application/openmetrics-text")], "").await;
+    assert!(asked.header("content-type").starts_with("application/openmetrics-text; version=1.0.0"));
+    let openmetrics = asked.text();
+    assert!(openmetrics.contains("# TYPE pagehand_http_requests counter\n"));
+    assert!(openmetrics.ends_with("# EOF\n") && openmetrics.matches("# EOF").count() == 1);
     assert_eq!(app.get("/openapi.json").await.json()["openapi"].as_str().map(|version| &version[..2]), Some("3."));
     assert_eq!(send(app.address, "HEAD", "/runs", &[], "").await.status, 200);
 }

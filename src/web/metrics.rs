@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{Method, header};
+use http::{HeaderMap, Method, header};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -19,11 +19,11 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::Shared;
 use super::problem::Problem;
+use crate::observability::exposition::by_accept;
 use crate::task::TASK_TYPES;
 
 /// How long the gauges may take.
 const QUEUE_LIMIT: Duration = Duration::from_secs(5);
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
@@ -136,11 +136,14 @@ impl Metrics {
 
 /// `GET /metrics`
 #[utoipa::path(get, path = "/metrics", tag = "watching", responses(
-    (status = 200, description = "OpenMetrics text", content_type = "application/openmetrics-text", body = String),
+    (status = 200, description = "Prometheus' text 0.0.4; OpenMetrics 1.0.0 to whoever prefers it", content(
+        (String = "text/plain"), (String = "application/openmetrics-text"),
+    )),
 ))]
-pub async fn serve(State(app): State<Shared>) -> Result<Response, Problem> {
+pub async fn serve(State(app): State<Shared>, headers: HeaderMap) -> Result<Response, Problem> {
     let text = text(&app).await.map_err(|_| Problem::internal())?;
-    Ok(([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response())
+    let (kind, text) = by_accept(&headers, text);
+    Ok(([(header::CONTENT_TYPE, kind), (header::VARY, "Accept")], text).into_response())
 }
 
 /// All of it as OpenMetrics text.

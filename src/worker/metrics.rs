@@ -31,12 +31,12 @@ use tokio::net::TcpListener;
 
 use crate::browser::{Denial, DenialKind, PoolStats};
 use crate::failure::FailureReason;
+use crate::observability::exposition::by_accept;
 use crate::queue::{Reaped, Settled, SettlementRecord};
 use crate::record::StepRecord;
 use crate::task::{TASK_TYPES, Task, TaskStatus};
 use crate::telemetry::write_errors_total;
 
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Names of steps that become a label.
 const MAX_STEP_NAMES: usize = 100;
 /// A scraper that is slower is cut off.
@@ -358,13 +358,15 @@ impl Metrics {
             };
             let answer = service_fn(|request: http::Request<hyper::body::Incoming>| {
                 let found = request.method() == Method::GET && request.uri().path() == "/metrics";
-                let (status, body) = match found {
-                    true => (StatusCode::OK, self.text(&browsers())),
-                    false => (StatusCode::NOT_FOUND, "there is only GET /metrics\n".to_owned()),
+                let (status, (kind, body)) = match found {
+                    true => (StatusCode::OK, by_accept(request.headers(), self.text(&browsers()))),
+                    false => (
+                        StatusCode::NOT_FOUND,
+                        ("text/plain; charset=utf-8", "there is only GET /metrics\n".to_owned()),
+                    ),
                 };
                 let mut response = Response::new(http_body_util::Full::<bytes::Bytes>::from(body));
                 *response.status_mut() = status;
-                let kind = if found { OPENMETRICS } else { "text/plain; charset=utf-8" };
                 response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
                 async move { Ok::<_, Infallible>(response) }
             });
