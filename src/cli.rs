@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Utc};
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::failure::FailureReason;
-use crate::queue::{Cursor, Only, ago};
+use crate::queue::{Cursor, Only, instant_from, instant_to, time_from, time_to};
 use crate::site::{Origin, QuietHours, check_contact};
 use crate::task::{TaskId, TaskStatus};
 
@@ -205,7 +205,7 @@ pub struct TaskArgs {
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub priority: i16,
     /// Not before this time, for example 2024-01-15T10:30:00Z
-    #[arg(long, value_parser = parse_since)]
+    #[arg(long, value_parser = instant_from)]
     pub run_at: Option<DateTime<Utc>>,
     /// At most one live task has this key
     #[arg(long)]
@@ -234,7 +234,7 @@ pub enum SiteCommand {
         #[arg(long, value_name = "WHO")]
         authorized_by: String,
         /// Until when, for example 2027-01-31 (to the end of that day, UTC) or 2027-01-31T12:00:00Z
-        #[arg(long, value_name = "DATE", value_parser = parse_until)]
+        #[arg(long, value_name = "DATE", value_parser = instant_to)]
         until: Option<DateTime<Utc>>,
         /// Allow an address that is not on the public internet
         #[arg(long)]
@@ -450,7 +450,7 @@ pub struct FilterArgs {
     /// Enqueued at or after this time, or day in UTC, or so long ago: 24h, 7d
     #[arg(long, value_parser = parse_from)]
     pub since: Option<DateTime<Utc>>,
-    /// Enqueued before this time, or before the day after this one, or so long ago
+    /// Enqueued before this time, or by the end of this day in UTC, or so long ago
     #[arg(long, value_parser = parse_to)]
     pub until: Option<DateTime<Utc>>,
     /// Part of the URL or of the error, or an id
@@ -531,31 +531,12 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
     numeric.as_deref().unwrap_or(text).parse().map_err(|_| "write it like 127.0.0.1:8080 or [::1]:8080".to_owned())
 }
 
-fn parse_since(text: &str) -> Result<DateTime<Utc>, String> {
-    match text.parse::<NaiveDate>() {
-        Ok(day) => Ok(day.and_time(NaiveTime::MIN).and_utc()),
-        Err(_) => text.parse().map_err(|_| "write it like 2027-01-31 or 2027-01-31T12:00:00Z".to_owned()),
-    }
+fn parse_from(text: &str) -> Result<DateTime<Utc>, &'static str> {
+    time_from(text, Utc::now())
 }
 
-fn parse_from(text: &str) -> Result<DateTime<Utc>, String> {
-    ago(text, Utc::now())
-        .map_or_else(|| parse_since(text), Ok)
-        .map_err(|problem| format!("{problem}, or 24h or 7d (ago)"))
-}
-
-fn parse_to(text: &str) -> Result<DateTime<Utc>, String> {
-    ago(text, Utc::now())
-        .map_or_else(|| parse_until(text), Ok)
-        .map_err(|problem| format!("{problem}, or 24h or 7d (ago)"))
-}
-
-fn parse_until(text: &str) -> Result<DateTime<Utc>, String> {
-    if let Ok(day) = text.parse::<NaiveDate>() {
-        let next = day.succ_opt().ok_or("is too far away")?;
-        return Ok(next.and_time(NaiveTime::MIN).and_utc());
-    }
-    text.parse().map_err(|_| "write it like 2027-01-31 or 2027-01-31T12:00:00Z".to_owned())
+fn parse_to(text: &str) -> Result<DateTime<Utc>, &'static str> {
+    time_to(text, Utc::now())
 }
 
 #[cfg(test)]
@@ -590,7 +571,7 @@ mod tests {
 
     #[test]
     fn an_enrolment_lasts_to_the_end_of_the_day_it_names() {
-        assert_eq!(parse_until("2027-01-31").unwrap().to_rfc3339(), "2027-02-01T00:00:00+00:00");
-        assert!(parse_until("soon").is_err());
+        assert_eq!(instant_to("2027-01-31").unwrap().to_rfc3339(), "2027-02-01T00:00:00+00:00");
+        assert!(instant_to("soon").is_err());
     }
 }

@@ -60,7 +60,7 @@ mod watch;
 
 pub use audit::AuditEntry;
 pub use counts::{Depth, FailureGroup, MAX_COUNTED, MAX_GROUPS, Pulse, Standing, StatusCounts, TREND_DAYS};
-pub use filter::{NOWHERE, Only, REACH, RunFilter, Without, ago};
+pub use filter::{NOWHERE, Only, REACH, RunFilter, Without, instant_from, instant_to, time_from, time_to};
 pub use idempotency::{Once, RequestKey};
 pub use operate::BulkRetry;
 pub use presence::Presence;

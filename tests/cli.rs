@@ -388,6 +388,13 @@ async fn a_filter_by_site_takes_every_spelling_of_it_and_times_may_be_so_long_ag
         assert_eq!(others["runs"], json!([]), "{spelling}");
     }
     assert_eq!(program.json(&["runs", "ls", "--json", "--until", "1d"]).await["runs"], json!([]));
+    let all = program.json(&["runs", "ls", "--json"]).await;
+    let day: chrono::NaiveDate = all["runs"][0]["created_at"].as_str().unwrap()[..10].parse().unwrap();
+    let until = async |day: chrono::NaiveDate| {
+        let list = program.json(&["runs", "ls", "--json", "--until", &day.to_string()]).await;
+        list["runs"].as_array().unwrap().len()
+    };
+    assert_eq!((until(day).await, until(day.pred_opt().unwrap()).await), (1, 0), "a day is in to its end");
     for wrong in [["--site", "blog.example.org"], ["--since", "lately"]] {
         let refused = program.run(&["runs", "ls", wrong[0], wrong[1]]).await;
         assert_eq!(refused.status.code(), Some(2), "{wrong:?}");

@@ -173,6 +173,11 @@ async fn filters_narrow_the_list_and_sql_in_them_is_only_text() {
     assert_eq!(ids("failure_reason=timeout&failure_code=nav.timeout&site=https://example.org&since=1h").await, 2);
     assert_eq!(ids("status=pending&task_type=comment").await, 1);
     assert_eq!(ids("q=EXAMPLE.org%2Fp1").await, 1);
+    let created = app.get("/runs").await.json()["runs"][2]["created_at"].as_str().unwrap().to_owned();
+    let day: chrono::NaiveDate = created[..10].parse().unwrap();
+    assert_eq!(ids(&format!("until={}", day.pred_opt().unwrap())).await, 0);
+    assert!(ids(&format!("until={day}")).await > 0, "a day is in to its end");
+    assert_eq!(ids(&format!("until={created}")).await, 0, "an instant is that instant");
     for text in ["'%3B%20DROP%20TABLE%20tasks%3B--", "%25", "_", "%5C", "%00", "%E2%80%A8"] {
         let answer = app.get(&format!("/runs?q={text}&task_type={text}")).await;
         assert!(answer.status.as_u16() < 500, "{text}: {}", answer.text());

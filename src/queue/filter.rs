@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, Utc};
 use sqlx::{Postgres, QueryBuilder};
 
 use super::clean;
@@ -107,8 +107,47 @@ pub struct Without {
     pub site: Vec<String>,
 }
 
-/// So many hours or days before `now`, as `24h` or `7d` say; None for any other text.
-pub fn ago(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+/// A time as RFC 3339, or a day in UTC, which stands for its beginning.
+///
+/// # Errors
+/// How it is written.
+pub fn instant_from(text: &str) -> Result<DateTime<Utc>, &'static str> {
+    instant(text, Some).ok_or("write it like 2027-01-31 or 2027-01-31T12:00:00Z")
+}
+
+/// The same where something ends: a day stands for its end, so all of it is in.
+///
+/// # Errors
+/// How it is written.
+pub fn instant_to(text: &str) -> Result<DateTime<Utc>, &'static str> {
+    instant(text, |day| day.succ_opt()).ok_or("write it like 2027-01-31 or 2027-01-31T12:00:00Z")
+}
+
+/// Where a filter begins: as [`instant_from`], or so long before `now`: `24h`, `7d`.
+///
+/// # Errors
+/// How it is written.
+pub fn time_from(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, &'static str> {
+    ago(text, now).or_else(|| instant(text, Some)).ok_or(TIMES)
+}
+
+/// Where a filter ends: as [`instant_to`], or so long before `now`.
+///
+/// # Errors
+/// How it is written.
+pub fn time_to(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, &'static str> {
+    ago(text, now).or_else(|| instant(text, |day| day.succ_opt())).ok_or(TIMES)
+}
+
+const TIMES: &str = "write it like 2027-01-31, 2027-01-31T12:00:00Z, 24h or 7d (ago)";
+
+fn instant(text: &str, midnight: impl Fn(NaiveDate) -> Option<NaiveDate>) -> Option<DateTime<Utc>> {
+    let day = || Some(midnight(text.parse().ok()?)?.and_time(NaiveTime::MIN).and_utc());
+    // Others Postgres does not know.
+    text.parse().ok().or_else(day).filter(|time: &DateTime<Utc>| (1970..=9999).contains(&time.year()))
+}
+
+fn ago(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let (digits, hours) = text.strip_suffix('h').map(|n| (n, 1)).or_else(|| text.strip_suffix('d').map(|n| (n, 24)))?;
     let n: i64 = digits.parse().ok().filter(|n| (0..=100_000).contains(n))?;
     Some(now - chrono::TimeDelta::hours(n * hours))
@@ -235,6 +274,31 @@ pub(super) fn plain_conditions(query: &mut QueryBuilder<Postgres>, filter: &RunF
     for (column, values) in texts {
         for value in values {
             query.push(" AND ").push(column).push(" IS DISTINCT FROM ").push_bind(clean::text(value).into_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_is_in_from_its_beginning_to_its_end_and_an_instant_is_that_instant() {
+        let now = Utc::now();
+        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+        assert_eq!(time_from("2024-02-29", now), Ok(at("2024-02-29T00:00:00Z")));
+        assert_eq!(time_to("2024-02-29", now), Ok(at("2024-03-01T00:00:00Z")));
+        for read in [time_from, time_to] {
+            assert_eq!(read("2024-01-15T10:30:00Z", now), Ok(at("2024-01-15T10:30:00Z")));
+            assert_eq!(read("2024-01-15T00:00:00+02:00", now), Ok(at("2024-01-14T22:00:00Z")));
+            assert_eq!(read("24h", now), Ok(now - chrono::TimeDelta::hours(24)));
+        }
+    }
+
+    #[test]
+    fn times_that_postgres_does_not_know_are_refused() {
+        for bad in ["-9999-01-01", "+262000-01-01", "9999-12-31", "99999999999999h", "", "h", "-1h", "yesterday"] {
+            assert!(time_to(bad, Utc::now()).is_err(), "{bad}");
         }
     }
 }

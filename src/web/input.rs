@@ -7,13 +7,13 @@ use std::str::FromStr;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use bytes::Bytes;
-use chrono::{DateTime, Datelike, NaiveDate, Utc};
+use chrono::Utc;
 use http::request::Parts;
 use http::{StatusCode, header};
 use serde_json::Value;
 
 use super::problem::Problem;
-use crate::queue::{RunFilter, Without, ago};
+use crate::queue::{RunFilter, Without, time_from, time_to};
 use crate::record::rfc3339;
 use crate::task::{FieldError, TaskId};
 
@@ -249,8 +249,8 @@ impl Fields {
             task_type: self.text("task_type"),
             site: self
                 .read("site", |text| text.parse::<crate::site::Origin>().map(|origin| origin.as_str().to_owned())),
-            since: self.read("since", |text| read_time(text, now)),
-            until: self.read("until", |text| read_time(text, now)),
+            since: self.read("since", |text| time_from(text, now)),
+            until: self.read("until", |text| time_to(text, now)),
             q: self.text("q"),
             min_retries: self.number("min_retries", 0..=1_000_000),
             failed_step: self.text("failed_step"),
@@ -287,16 +287,6 @@ impl Fields {
         }
         if self.errors.is_empty() { Ok(()) } else { Err(self.errors) }
     }
-}
-
-/// A time as RFC 3339, a date, or so long ago: `2024-01-15T10:30:00Z`, `2024-01-15`, `24h`, `7d`.
-fn read_time(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
-    let date = || Some(NaiveDate::from_str(text).ok()?.and_hms_opt(0, 0, 0)?.and_utc());
-    ago(text, now)
-        .or_else(|| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc()))
-        .or_else(date)
-        .filter(|time| (1970..=9999).contains(&time.year()))
-        .ok_or_else(|| format!("`{}` is no time; write 2024-01-15T10:30:00Z, 2024-01-15, 24h or 7d (ago)", shown(text)))
 }
 
 /// The filter as parameters of an address, without the leading `?`.
@@ -385,12 +375,11 @@ mod tests {
     }
 
     #[test]
-    fn times_that_postgres_does_not_know_are_refused() {
-        let now = Utc::now();
-        for bad in ["-9999-01-01", "+262000-01-01", "99999999999999h", "", "h", "-1h"] {
-            assert!(read_time(bad, now).is_err(), "{bad}");
-        }
-        assert_eq!(read_time("24h", now), Ok(now - chrono::TimeDelta::hours(24)));
+    fn from_a_day_until_the_same_day_is_that_whole_day() {
+        let mut day = fields("since=2024-01-15&until=2024-01-15");
+        let filter = day.filter();
+        assert_eq!(day.finish(), Ok(()));
+        assert_eq!(as_query(&filter), "since=2024-01-15T00%3A00%3A00.000Z&until=2024-01-16T00%3A00%3A00.000Z");
     }
 
     proptest::proptest! {

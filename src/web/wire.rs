@@ -22,9 +22,9 @@ pub struct FilterParams {
     task_type: Option<String>,
     /// An origin, for example `https://example.org`.
     site: Option<String>,
-    /// Enqueued at or after: RFC 3339, a date, or `24h`, `7d` ago.
+    /// Enqueued at or after: RFC 3339, a day in UTC, or `24h`, `7d` ago.
     since: Option<String>,
-    /// Enqueued before.
+    /// Enqueued before: RFC 3339, a day in UTC, all of which is in, or `24h`, `7d` ago.
     until: Option<String>,
     /// A number, or a part of address, error or code; looked for in 25,000 runs at a time.
     q: Option<String>,

@@ -95,7 +95,7 @@ fn filters(list: &List) -> Markup {
                     label { "Died at step" input name="stuck_at" value=[filter.stuck_at.as_deref()] placeholder="submit_form"; }
                     label { "Retries, at least" input name="min_retries" inputmode="numeric" value=[filter.min_retries] placeholder="1"; }
                     label { "Enqueued since" input name="since" value=[filter.since.map(crate::record::rfc3339)] placeholder="24h, 7d or 2024-01-15"; }
-                    label { "and before" input name="until" value=[filter.until.map(crate::record::rfc3339)] placeholder="2024-02-01"; }
+                    label { "and before, or by the end of" input name="until" value=[filter.until.map(crate::record::rfc3339)] placeholder="24h or 2024-01-31"; }
                     div class="actions" {
                         button { "Apply" }
                     }
