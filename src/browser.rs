@@ -10,6 +10,7 @@ mod fetch;
 mod frame;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod inline;
 mod install;
 mod json;
 mod log;

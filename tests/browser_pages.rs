@@ -368,3 +368,37 @@ async fn a_page_that_never_stops_talking_and_asking_is_heard_within_bounds() {
     assert!(log.console.lines.iter().all(|line| line.text.chars().count() <= 2_001));
     fixture.pool.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_captured_page_looks_as_it_did_without_asking_for_anything_again() {
+    let fixture = Fixture::new().await;
+    let nasty = &fixture.nasty;
+    let picture = |more: &str| format!("<svg xmlns='http://www.w3.org/2000/svg' width='3' height='2'>{more}</svg>");
+    nasty.file("dot.svg", "image/svg+xml", picture(""));
+    nasty.file("huge.svg", "image/svg+xml", picture(&"<g/>".repeat(100_000)));
+    nasty.file("style.css", "text/css", "p { color: rgb(1, 2, 3); background-image: url(dot.svg) } /* </style> */");
+    let html = format!(
+        "<!doctype html><link rel=stylesheet href={}><p id=p>p</p><b id=b style='background-image: url(/file/dot.svg)'>b</b>
+         <img id=i src=/file/none srcset='/file/dot.svg 1x'><img src=/file/huge.svg><style id=s></style>
+         <script>s.sheet.insertRule('b {{ color: rgb(4, 5, 6) }}')</script>",
+        nasty.other_site("/file/style.css")
+    );
+    let url = nasty.page("styled", html);
+    let tab = fixture.tab().await;
+    tab.goto(&url, SOON).await.unwrap();
+    let first = tab.dom(SOON).await.unwrap().html;
+    assert_eq!(tab.dom(SOON).await.unwrap().html, first, "a second capture is made from what the first has kept");
+    assert!(first.contains(&format!("src=\"{}\"", nasty.url("/file/huge.svg"))), "too large to be kept: {first}");
+
+    let asked = |name: &str| nasty.seen(&format!("/file/{name}")).len();
+    let before = (asked("dot.svg"), asked("style.css"));
+    assert_eq!(before, (2, 1), "once under either name, and not again for the captures");
+    let again = fixture.showing(&first).await;
+    let look = "() => { const style = (id) => getComputedStyle(document.getElementById(id));
+        return [style('p').color, style('b').color, String(document.getElementById('i').naturalWidth),
+                style('p').backgroundImage.slice(0, 15), style('b').backgroundImage.slice(0, 15)]; }";
+    let seen: Vec<String> = again.call(&again.main_frame(), look, &[], SOON).await.unwrap();
+    assert_eq!(seen, ["rgb(1, 2, 3)", "rgb(4, 5, 6)", "3", "url(\"data:image", "url(\"data:image"]);
+    assert_eq!((asked("dot.svg"), asked("style.css")), before);
+    fixture.pool.shutdown().await;
+}

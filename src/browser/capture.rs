@@ -25,6 +25,7 @@ const LONGEST_HTML: u32 = 5_000_000;
 #[derive(Deserialize)]
 struct Serialised {
     html: String,
+    uses: Vec<String>,
     full: u64,
     truncated: bool,
 }
@@ -39,18 +40,22 @@ const TERMINATED: &str = "Execution was terminated";
 
 impl Tab {
     /// The document as HTML: present values of fields as attributes (passwords and one-time codes blanked), open shadow
-    /// roots as templates, frames of the same origin as `srcdoc`; cut at five million characters.
+    /// roots as templates, frames of the same origin as `srcdoc`; cut at five million characters. Pictures and style sheets are
+    /// in it, within bounds.
     ///
     /// # Errors
     /// [`BrowserError::RendererCrashed`], [`BrowserError::Unresponsive`] and the like: there is nothing to capture then.
     pub async fn dom(&self, budget: Duration) -> Result<DomCapture, BrowserError> {
         let deadline = Instant::now() + budget;
-        let args = [json!(LONGEST_HTML)];
+        // None that a page could know, and put in its text.
+        let marks = format!("ph-{:032x}-", rand::random::<u128>());
+        let args = [json!(LONGEST_HTML), json!(marks)];
         let captured = self.patiently(budget, |deadline| {
-            self.call_until::<Serialised>(&self.main, "(ph, cap) => ph.serialise(cap)", &args, deadline)
+            self.call_until::<Serialised>(&self.main, "(ph, cap, marks) => ph.serialise(cap, marks)", &args, deadline)
         });
         let captured = within(deadline, "the document", captured).await?;
-        Ok(DomCapture { html: captured.html, truncated: captured.truncated, full_bytes: captured.full })
+        let html = self.with_what_it_shows(&captured.html, &marks, &captured.uses, deadline).await;
+        Ok(DomCapture { html, truncated: captured.truncated, full_bytes: captured.full })
     }
 
     /// A PNG of the viewport.

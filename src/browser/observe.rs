@@ -20,6 +20,7 @@ impl TabState {
                 inner.active = Instant::now();
                 let Ok(sent) = json::lenient::<RequestWillBeSent>(params) else { return };
                 inner.log.sent(&sent);
+                inner.loads.sent(&sent);
                 if let (Some(answer), Some(course)) = (sent.redirect_response, inner.watched.get_mut(&sent.request_id))
                     && course.status.is_none()
                 {
@@ -46,6 +47,7 @@ impl TabState {
                     return;
                 }
                 inner.log.answered(&received.request_id, answer.status());
+                inner.loads.answered(&received.request_id, answer.status(), answer.mime_type.as_deref());
                 if received.r#type == "Document" {
                     let document = inner.document(&received.request_id);
                     document.status = answer.status();
@@ -66,6 +68,7 @@ impl TabState {
                 let Ok(finished) = serde_json::from_str::<LoadingFinished>(params) else { return };
                 inner.counters.bytes_received += finished.encoded_data_length.max(0.0) as u64;
                 inner.log.ended(&finished.request_id, Some(finished.encoded_data_length), None);
+                inner.loads.ended(&finished.request_id, finished.encoded_data_length);
                 if let Some(course) = inner.watched.get_mut(&finished.request_id) {
                     course.finished = true;
                 }
@@ -75,6 +78,7 @@ impl TabState {
                 let Ok(failed) = serde_json::from_str::<LoadingFailed>(params) else { return };
                 inner.counters.failed_requests += 1;
                 inner.log.ended(&failed.request_id, None, Some(&failed.error_text));
+                inner.loads.ended(&failed.request_id, f64::INFINITY);
                 if failed.r#type == "Document" {
                     inner.document(&failed.request_id).error = Some(failed.error_text.clone());
                 }

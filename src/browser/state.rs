@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::egress::{Denial, Guard};
 use super::error::BrowserError;
 use super::events::{NavigatedFrame, NetworkResponse};
+use super::inline::Loads;
 use super::log::Log;
 use super::pass::SitePass;
 use super::router::{Reply, Session, lock};
@@ -77,6 +78,8 @@ pub(super) struct Inner {
     trouble: VecDeque<NetworkTrouble>,
     /// What the page said and asked for.
     pub(super) log: Log,
+    /// What it has loaded to be shown.
+    pub(super) loads: Loads,
     next_frame: u64,
 }
 
@@ -154,6 +157,7 @@ impl TabState {
                 remembered: VecDeque::new(),
                 trouble: VecDeque::new(),
                 log: Log::new(),
+                loads: Loads::default(),
                 next_frame: 0,
             }),
             changed: watch::channel(0).0,

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::chrome::Browser;
 use super::egress::{Denial, EgressLimits, EgressProxy, Guard};
 use super::error::BrowserError;
+use super::inline::Shown;
 use super::state::TabState;
 use super::types::{FrameId, NetworkTrouble, TabCounters, TabOptions};
 use crate::failure::Failure;
@@ -36,6 +37,8 @@ pub struct Tab {
     pub(super) state: Arc<TabState>,
     pub(super) deadline: Instant,
     pub(super) main: FrameId,
+    /// What its captures have shown so far.
+    pub(super) shown: Shown,
     context: Context,
     proxy: EgressProxy,
 }
@@ -109,7 +112,7 @@ impl Tab {
             reply.until(deadline).await?;
         }
         downloads.until(deadline).await?;
-        Ok(Tab { state, deadline: options.deadline, main: FrameId(main), context, proxy })
+        Ok(Tab { state, deadline: options.deadline, main: FrameId(main), shown: Shown::default(), context, proxy })
     }
 
     /// The main frame.

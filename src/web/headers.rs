@@ -13,8 +13,8 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'sel
      connect-src 'self'; frame-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
 
 /// A captured page: nothing runs, nothing is fetched, no form is sent; only our own pages may frame it.
-pub const CAPTURE_POLICY: &str = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; \
-     base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
+pub const CAPTURE_POLICY: &str = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline' data:; \
+     font-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
 /// Adds what the answer does not have yet.
 pub async fn layer(request: Request, next: Next) -> Response {

@@ -33,6 +33,7 @@ pub struct Nasty {
     pub port: u16,
     seen: Arc<Mutex<Vec<Seen>>>,
     pages: Arc<Mutex<HashMap<String, String>>>,
+    files: Arc<Mutex<HashMap<String, (&'static str, String)>>>,
 }
 
 #[allow(dead_code)]
@@ -41,7 +42,7 @@ impl Nasty {
     pub async fn start() -> Nasty {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let nasty = Nasty { port, seen: Arc::default(), pages: Arc::default() };
+        let nasty = Nasty { port, seen: Arc::default(), pages: Arc::default(), files: Arc::default() };
         let app = router().with_state(nasty.clone());
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         nasty
@@ -63,6 +64,11 @@ impl Nasty {
         self.url(&format!("/page/{name}"))
     }
 
+    /// Serves `content` of this kind under `/file/NAME`.
+    pub fn file(&self, name: &str, kind: &'static str, content: impl Into<String>) {
+        self.files.lock().unwrap().insert(name.to_owned(), (kind, content.into()));
+    }
+
     /// What reached the server at `path`.
     pub fn seen(&self, path: &str) -> Vec<Seen> {
         self.seen.lock().unwrap().iter().filter(|seen| seen.path == path).cloned().collect()
@@ -72,6 +78,7 @@ impl Nasty {
 fn router() -> Router<Nasty> {
     Router::new()
         .route("/page/{name}", get(page))
+        .route("/file/{name}", get(file))
         .route("/nothing", get(|| async { StatusCode::NO_CONTENT }))
         .route("/download", get(download))
         .route("/loop", get(|| async { Redirect::temporary("/loop") }))
@@ -107,6 +114,14 @@ async fn locked(headers: HeaderMap) -> Response {
     match headers.get(header::AUTHORIZATION).is_some_and(|shown| shown.as_bytes() == b"Basic YW5uOnB3") {
         true => StatusCode::OK.into_response(),
         false => (StatusCode::UNAUTHORIZED, [("www-authenticate", "Basic realm=locked")]).into_response(),
+    }
+}
+
+async fn file(State(nasty): State<Nasty>, Path(name): Path<String>, uri: OriginalUri, headers: HeaderMap) -> Response {
+    note(&nasty, &Method::GET, &uri, &headers, &Bytes::new()).await;
+    match nasty.files.lock().unwrap().get(&name) {
+        Some((kind, content)) => ([(header::CONTENT_TYPE, *kind)], content.clone()).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 

@@ -21,7 +21,38 @@ addEventListener('focusin', (event) => {
 }, true);
 addEventListener('DOMContentLoaded', () => noted(document));
 
-function attributes(element) {
+// What a page shows beside its markup, pictures and style sheets, is named here by marks, in place of which its content comes
+// afterwards: `uses` has the address of each. Only for the document itself; frames are shown without.
+function marks(nonce) {
+  const uses = [];
+  const mark = (address) => {
+    let url;
+    try {
+      url = new URL(address, document.baseURI);
+    } catch {
+      return address;
+    }
+    if (!/^https?:$/.test(url.protocol)) return address;
+    url.hash = '';
+    let at = uses.indexOf(url.href);
+    if (at < 0) at = uses.push(url.href) - 1;
+    return `${nonce}${at};`;
+  };
+  const inCss = (text) =>
+    text.replace(/url\(\s*(?:"([^"\\\n]*)"|'([^'\\\n]*)'|([^\s"'()\\]+))\s*\)/gi, (whole, a, b, c) => `url("${mark(a ?? b ?? c)}")`);
+  return { uses, mark, inCss };
+}
+
+// The rules of sheets that were made by a script and have no text.
+const rules = (sheets) => {
+  let text = '';
+  try {
+    for (const sheet of sheets) if (!sheet.disabled) for (const rule of sheet.cssRules) text += `${rule.cssText}\n`;
+  } catch { /* of another origin */ }
+  return text.replace(/<\//g, '<\\/');
+};
+
+function attributes(element, shown) {
   const list = [...element.attributes].map((one) => [one.name, one.value]);
   const set = (name, value) => {
     const at = list.findIndex((one) => one[0] === name);
@@ -46,10 +77,31 @@ function attributes(element) {
     } catch { /* of another origin */ }
     if (inner && inner.documentElement && element.localName === 'iframe') set('srcdoc', serialised(inner));
   }
+  if (shown) show(element, set, shown, list);
   return list.map(([name, value]) => ` ${name}="${inAttribute(value)}"`).join('');
 }
 
-function serialised(from) {
+// The picture that the browser has chosen is the one that is kept.
+function show(element, set, { mark, inCss }, list) {
+  const name = element.localName;
+  const style = element.getAttribute('style');
+  if (style && /url\(/i.test(style)) set('style', inCss(style));
+  const aside = (attribute) => {
+    const at = list.findIndex((one) => one[0] === attribute);
+    if (at >= 0) list[at][0] = `data-${attribute}`;
+  };
+  if (name === 'img' || (name === 'input' && element.type === 'image')) {
+    const source = element.currentSrc || element.src;
+    if (source) set('src', mark(source));
+    aside('srcset');
+  } else if (name === 'source' && element.parentNode?.localName === 'picture') aside('srcset');
+  else if (name === 'video' && element.poster) set('poster', mark(element.poster));
+  else if (name === 'link') aside('href');
+}
+
+const sheetOf = (element) => element.localName === 'link' && element.sheet && !element.sheet.disabled && element.href;
+
+function serialised(from, shown) {
   noted(from);
   const out = [];
   const type = from.doctype;
@@ -65,14 +117,21 @@ function serialised(from) {
     }
     if (node.nodeType === 3) {
       const parent = node.parentNode;
-      out.push(parent && raw.has(parent.localName) ? node.data : inText(node.data));
+      const text = parent && raw.has(parent.localName) ? node.data : inText(node.data);
+      out.push(shown && parent?.localName === 'style' ? shown.inCss(text) : text);
     } else if (node.nodeType === 8) {
       out.push(`<!--${node.data.replace(/--/g, '- -')}-->`);
     } else if (node.nodeType === 1) {
       const name = node.localName;
-      out.push(`<${name}${attributes(node)}>`);
+      if (shown && sheetOf(node)) {
+        out.push(`<style${attributes(node, shown)}>${shown.mark(node.href)}</style>`);
+        continue;
+      }
+      out.push(`<${name}${attributes(node, shown && name !== 'link' && shown)}>`);
+      if (shown && name === 'style' && node.sheet && !node.textContent.trim()) out.push(shown.inCss(rules([node.sheet])));
       if (empty.has(name)) continue;
-      stack.push(`</${name}>`);
+      const adopted = shown && name === 'head' && rules(from.adoptedStyleSheets);
+      stack.push(`${adopted ? `<style>${shown.inCss(adopted)}</style>` : ''}</${name}>`);
       if (name === 'iframe') continue;
       if (name === 'textarea') {
         stack.push(secret(node) ? (node.value ? '•••' : '') : `\n${inText(node.value)}`);
@@ -84,15 +143,18 @@ function serialised(from) {
         noted(node.shadowRoot);
         stack.push('</template>');
         for (let child = node.shadowRoot.lastChild; child; child = child.previousSibling) stack.push(child);
-        stack.push('<template shadowrootmode="open">');
+        const adopted = shown && rules(node.shadowRoot.adoptedStyleSheets);
+        stack.push(`<template shadowrootmode="open">${adopted ? `<style>${shown.inCss(adopted)}</style>` : ''}`);
       }
     }
   }
   return out.join('');
 }
 
-ph.serialise = (cap) => {
-  const html = document.documentElement ? serialised(document) : '';
-  if (html.length <= cap) return { html, full: html.length, truncated: false };
-  return { html: `${html.slice(0, cap)}\n<!-- cut here: ${html.length} characters in all -->`, full: html.length, truncated: true };
+ph.serialise = (cap, nonce) => {
+  const shown = marks(nonce);
+  const html = document.documentElement ? serialised(document, shown) : '';
+  const { uses } = shown;
+  if (html.length <= cap) return { html, uses, full: html.length, truncated: false };
+  return { uses, html: `${html.slice(0, cap)}\n<!-- cut here: ${html.length} characters in all -->`, full: html.length, truncated: true };
 };
