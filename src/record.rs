@@ -39,6 +39,15 @@ pub struct StepRecord {
 pub const REPORTING_STEPS: [&str; 5] =
     ["automation_error", "automation_execution_completed", "unhandled_exception", "result_failed", "usage_charged"];
 
+/// Where an attempt went wrong: its first failed step, because what follows only reports it; where nothing but reports failed,
+/// the last step that took time before them. `told`: a step's name, whether it went well, and whether it took time.
+pub fn place_of_failure<S>(steps: &[S], told: impl for<'s> Fn(&'s S) -> (&'s str, bool, bool)) -> Option<&S> {
+    let reports = |step: &S| REPORTING_STEPS.contains(&told(step).0);
+    let failed = steps.iter().position(|step| !told(step).1)?;
+    let own = steps.iter().find(|step| !told(step).1 && !reports(step));
+    own.or_else(|| steps[..failed].iter().rev().find(|step| told(step).2 && !reports(step)))
+}
+
 /// A file of a run directory: a row of `artifacts`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArtifactRecord {
@@ -76,4 +85,24 @@ pub fn serialize_time<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Res
 /// Those of the serializer.
 pub fn serialize_optional_time<S: Serializer>(time: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
     time.map(rfc3339).serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_went_wrong_at_its_first_failed_step_or_at_the_last_one_before_the_reports() {
+        let place = |steps: &[(&'static str, bool, bool)]| place_of_failure(steps, |step| *step).map(|step| step.0);
+        let opened = ("open_page", true, true);
+        let reports =
+            [("automation_error", false, false), ("usage_charged", true, true), ("result_failed", false, false)];
+        assert_eq!(
+            place(&[opened, ("find_form", true, true), ("form_found", true, false), reports[0], reports[2]]),
+            Some("find_form")
+        );
+        assert_eq!(place(&[opened, ("fill_form", false, true), ("other", false, true), reports[0]]), Some("fill_form"));
+        assert_eq!(place(&[reports[1], reports[2]]), None);
+        assert_eq!(place(&[opened]), None);
+    }
 }

@@ -17,7 +17,7 @@ use super::run::{INIT, RESULT, STEPS};
 use super::snapshot::Saved;
 use super::steps::{Logged, parse};
 use crate::failure::Failure;
-use crate::record::{PageLog, REPORTING_STEPS, StepRecord};
+use crate::record::{PageLog, StepRecord, place_of_failure};
 use crate::task::{Fence, TaskId};
 
 mod index;
@@ -184,11 +184,9 @@ fn verdict(report: &Report<'_>) -> Markup {
     }
 }
 
-/// The step at which the attempt ended: the first failed one that is not the worker's own report of it.
+/// The step at which the attempt went wrong.
 fn failed_step(steps: &[StepRecord]) -> Option<&StepRecord> {
-    let is_report = |step: &&StepRecord| REPORTING_STEPS.contains(&step.name.as_str());
-    let last_failed = steps.iter().rfind(|step| !step.ok && !is_report(step));
-    last_failed.or_else(|| steps.iter().rfind(|step| !is_report(step)))
+    place_of_failure(steps, |step| (step.name.as_str(), step.ok, !step.duration.is_zero()))
 }
 
 /// "attempt 2 of 4".

@@ -134,7 +134,8 @@ fn page(entries: &[Entry], left_out: usize) -> String {
 fn row(entry: &Entry) -> Markup {
     let either = entry.init.as_ref().or(entry.result.as_ref());
     let started = either.and_then(|file| file.get("started_at")?.as_str()).unwrap_or_default();
-    let started = started.replace('T', " ").replace('Z', "");
+    // To the second: there is little room.
+    let started = started.chars().take(19).collect::<String>().replace('T', " ");
     let count = |file: &Option<Value>, at: &str| file.as_ref()?.pointer(at)?.as_u64();
     let retries = count(&entry.init, "/meta/retry_count").or_else(|| count(&entry.result, "/result/retry_count"));
     let took = entry.result.as_ref().and_then(|result| result.get("execution_time")?.as_f64());
@@ -153,8 +154,8 @@ fn row(entry: &Entry) -> Markup {
                 }
                 @if let Some(code) = entry.said("failure_code") { " " code { (code) } }
             }
-            td.number { @if let Some(retries) = retries { (retries + 1) } }
-            td.number { (took) }
+            td.number data-label="attempt" { @if let Some(retries) = retries { (retries + 1) } }
+            td.number data-label="took" { (took) }
             td.error { (entry.said("error").unwrap_or_default()) }
         }
     }

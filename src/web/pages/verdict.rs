@@ -2,7 +2,7 @@
 
 use crate::failure::FailureReason;
 use crate::queue::{Attempt, RunDetail, RunSummary, Step};
-use crate::record::REPORTING_STEPS;
+use crate::record;
 use crate::web::pages::format;
 
 /// The first thing that somebody who opens a run should read.
@@ -25,7 +25,8 @@ pub fn of(detail: &RunDetail) -> Verdict {
     let reason = run.failure_reason.as_deref().unwrap_or("unknown");
     match run.status.as_str() {
         "completed" => {
-            Verdict { what: completed(detail), why: None, next: "Nothing is left to do.".to_owned(), tone: "good" }
+            let next = after_success(outcome(detail).unwrap_or_default());
+            Verdict { what: completed(detail), why: None, next: next.to_owned(), tone: "good" }
         }
         "failed" => Verdict {
             what: format!("Failed{}: {}", place(ended), in_words(run)),
@@ -66,9 +67,23 @@ pub fn of(detail: &RunDetail) -> Verdict {
     }
 }
 
+/// What the site made of it, in the automation's word.
+fn outcome(detail: &RunDetail) -> Option<&str> {
+    detail.result.as_ref()?.get("outcome")?.as_str()
+}
+
+fn after_success(outcome: &str) -> &'static str {
+    match outcome {
+        "needs_email_confirmation" => {
+            "The account is not open before the mail that the site has sent is confirmed; no mailbox is set up to do that."
+        }
+        "held_for_moderation" => "It is seen on the site once somebody there has approved it.",
+        _ => "Nothing is left to do.",
+    }
+}
+
 fn completed(detail: &RunDetail) -> String {
-    let outcome = detail.result.as_ref().and_then(|result| result.get("outcome")).and_then(|outcome| outcome.as_str());
-    let outcome = outcome.map_or(String::new(), |outcome| format!(" ({})", outcome.replace('_', " ")));
+    let outcome = outcome(detail).map_or(String::new(), |outcome| format!(" ({})", outcome.replace('_', " ")));
     let took = format::seconds(detail.run.execution_time);
     match detail.attempts.iter().filter(|attempt| attempt.status != "succeeded").count() {
         0 => format!("Completed in {took}{outcome}"),
@@ -91,13 +106,11 @@ fn place(attempt: Option<&Attempt>) -> String {
     format!("{step} in attempt\u{a0}{}", attempt.retry_count + 1)
 }
 
-/// Where an attempt went wrong: its first failed step, because what follows only reports it; where nothing but reports
-/// failed, the last step that took time before them.
+/// Where an attempt went wrong.
 pub fn place_of_failure(attempt: &Attempt) -> Option<&Step> {
-    let reports = |step: &&Step| REPORTING_STEPS.contains(&step.name.as_str());
-    let failed = attempt.steps.iter().position(|step| step.status == "failed")?;
-    let own = attempt.steps.iter().find(|step| step.status == "failed" && !reports(step));
-    own.or_else(|| attempt.steps[..failed].iter().rev().find(|step| step.duration_ms > 0.0 && !reports(step)))
+    record::place_of_failure(&attempt.steps, |step| {
+        (step.name.as_str(), step.status != "failed", step.duration_ms > 0.0)
+    })
 }
 
 fn after_failure(reason: &str, code: &str) -> &'static str {
