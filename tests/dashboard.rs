@@ -102,6 +102,36 @@ async fn every_link_of_every_page_leads_somewhere_and_no_page_is_heavy() {
     }
 }
 
+#[tokio::test]
+async fn what_a_list_shows_and_what_a_run_left_can_be_downloaded_from_their_pages() {
+    let app = TestApp::open().await;
+    let id = app.failed(3).await[0];
+    app.enqueue(2).await;
+    let list = links(&app.page("/runs?status=failed").await.text());
+    let exports: Vec<&String> = list.iter().filter(|href| href.starts_with("/runs/export?")).collect();
+    assert_eq!(exports.len(), 2, "{list:?}");
+    for href in exports {
+        let file = app.page(href).await;
+        assert!(file.header("content-disposition").contains("attachment"), "{href}");
+        let header = usize::from(href.contains("csv"));
+        assert_eq!(file.text().lines().count(), 3 + header, "those that the filter lets through: {href}");
+    }
+    let run = links(&app.page(&format!("/runs/{id}")).await.text());
+    let zip = run.iter().find(|href| href.ends_with("/export")).expect("a way to have the record");
+    assert_eq!(app.page(zip).await.header("content-type"), "application/zip");
+}
+
+#[tokio::test]
+async fn a_retry_of_many_says_in_words_which() {
+    let app = TestApp::open().await;
+    app.failed(2).await;
+    let asked =
+        app.page("/runs/retry?not_failure_reason=blocked&not_site=https%3A%2F%2Fa.example&min_retries=0").await.text();
+    for words in ["without the reason <strong>blocked", "not on <strong>https://a.example", "at least <strong>0"] {
+        assert!(asked.contains(words), "{words}: {asked}");
+    }
+}
+
 /// Links to runs with what they stand on, tags left out.
 fn links_to_runs(page: &str) -> Vec<(String, String)> {
     let tags = page.split("<a ").skip(1).filter_map(|tag| tag.split_once("</a>").map(|(link, _)| link));

@@ -147,6 +147,11 @@ fn in_words(filter: &RunFilter) -> Markup {
                 "stuck_at" => { "that died at the step " }
                 "only" => { "only those " }
                 "min_retries" => { "with a number of retries of at least " }
+                "not_failure_reason" => { "without the reason " }
+                "not_failure_code" => { "without the code " }
+                "not_task_type" => { "not of the type " }
+                "not_site" => { "not on " }
+                "not_status" => { "not in the status " }
                 _ => { "with the text " }
             }
             strong { (value) }

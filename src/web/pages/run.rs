@@ -136,8 +136,8 @@ fn actions(caller: &Caller, run: &RunDetail) -> Markup {
     let id = run.run.id;
     let uncertain = run.run.failure_code.as_deref() == Some("outcome.uncertain");
     html! {
-        @if caller.may_operate() {
-            div class="actions" {
+        div class="actions" {
+            @if caller.may_operate() {
                 @if run.run.status == "failed" {
                     form method="post" action={ "/runs/" (id) "/retry" } {
                         button class="primary" id="retry" { "Retry" @if uncertain { "…" } }
@@ -152,6 +152,7 @@ fn actions(caller: &Caller, run: &RunDetail) -> Markup {
                     }
                 }
             }
+            a class="button" href={ "/runs/" (id) "/export" } { "Download its record" }
         }
     }
 }
@@ -168,7 +169,7 @@ fn facts(run: &RunDetail) -> Markup {
             @if let Some(time) = summary.finished_at { (fact("Ended", format::exact(time))) }
             (fact("Attempts", html! { (run.attempts.len()) span class="quiet" { ", at most " (summary.max_retries) @if summary.max_retries == 1 { " retry" } @else { " retries" } } }))
             (fact("Last attempt", html! { (format::seconds(summary.execution_time)) }))
-            (fact("Tokens", html! { (format::number(summary.tokens)) }))
+            @if summary.tokens > 0 { (fact("Tokens", html! { (format::number(summary.tokens)) })) }
             (fact("Cost", html! {
                 (format::dollars(summary.cost_usd))
                 @if wasted > 0.0 && wasted >= summary.cost_usd { span class="quiet" { ", all wasted" } }

@@ -303,6 +303,13 @@ fn pager(list: &List) -> Markup {
         nav class="pager" aria-label="Pages" id="pager" data-live="pager" {
             @if list.cursor.is_some() { a class="button" href={ "/runs?" (query) (limit) } { "← Newest" } }
             @if let Some(next) = list.runs.next { a class="button" rel="next" href={ "/runs?" (query) (limit) "&cursor=" (next) } { "Older →" } }
+            @if !list.runs.runs.is_empty() {
+                span class="export quiet" {
+                    "All that match: "
+                    a href={ "/runs/export?format=csv&" (query) } { "CSV" } ", "
+                    a href={ "/runs/export?format=jsonl&" (query) } { "JSON lines" }
+                }
+            }
         }
     }
 }
