@@ -304,7 +304,7 @@ fn row(range: Range, step: &StepSummary) -> Markup {
             th scope="row" { (format::name(&step.name)) }
             td class="num" { (number_of(step.n, &taken)) }
             td class="num" { @if step.avg_ms >= 0.05 { a href=(taken) { (format::took(step.avg_ms)) } } }
-            td class="num" { @if let Some(p95) = step.p95_ms { a href=(taken) { (format::took(p95)) } } }
+            td class="num" { @if let Some(p95) = step.p95_ms && p95 >= 0.05 && step.avg_ms >= 0.05 { a href=(taken) { (format::took(p95)) } } }
             td class="num" {
                 @if step.failure_rate > 0.0 { a class="bad" href=(failed) { (format::percent(step.failure_rate)) } }
             }
