@@ -83,7 +83,7 @@ pub struct Field {
     pub later: bool,
     /// By what means it is hidden.
     pub hidden: Vec<String>,
-    /// `input`, `textarea`, `select` or `editable`.
+    /// `input`, `textarea`, `select`, `editable` or `listbox`.
     pub tag: String,
     /// Type of an input.
     #[serde(rename = "type")]
@@ -149,10 +149,41 @@ fn parts(page: &Description, index: usize) -> Option<(Vec<Guess<'_>>, Vec<&Butto
 }
 
 fn understand(page: &Description, index: usize) -> Option<Form> {
+    let (guesses, buttons) = parts(page, index)?;
     let facts = &page.forms[index];
-    let (mut guesses, buttons) = parts(page, index)?;
     let judged =
         kinds::judge(&FormParts { page, form: facts, fields: guesses.iter().collect(), buttons: buttons.clone() });
+    finish_form(page, index, guesses, buttons, judged)
+}
+
+/// The form as one to sign up with, if it has a button of its own for that: some sites log in and make accounts with the
+/// same fields.
+pub fn read_as_signup(page: &Description, index: usize) -> Option<Form> {
+    let (guesses, buttons) = parts(page, index)?;
+    let dictionary = Dictionary::standard();
+    let sends = |button: &&&ButtonFacts| matches!(button.kind.as_str(), "submit" | "image") && button.hidden.is_empty();
+    let says = |kind: &str, button: &ButtonFacts| {
+        let text = if button.text.is_empty() { &button.label } else { &button.text };
+        dictionary.says_mostly(kind, text)
+    };
+    let signs_up = |button: &&&ButtonFacts| says("kind.signup", button) && !says("kind.login", button);
+    buttons.iter().filter(sends).find(signs_up)?;
+    let facts = &page.forms[index];
+    let mut judged =
+        kinds::judge(&FormParts { page, form: facts, fields: guesses.iter().collect(), buttons: buttons.clone() });
+    judged.kind = FormKind::Signup;
+    judged.reasons.insert(0, "a button of its own to sign up with".to_owned());
+    finish_form(page, index, guesses, buttons, judged)
+}
+
+fn finish_form(
+    page: &Description,
+    index: usize,
+    mut guesses: Vec<Guess<'_>>,
+    buttons: Vec<&ButtonFacts>,
+    judged: kinds::Judgement,
+) -> Option<Form> {
+    let facts = &page.forms[index];
     let kind = judged.kind;
     fields::settle(&mut guesses, kind);
     let parts = FormParts { page, form: facts, fields: guesses.iter().collect(), buttons };
@@ -205,10 +236,15 @@ fn finish(guess: &Guess<'_>, later: bool) -> Field {
         kind: facts.kind.clone(),
         label: label.map(|text| text.chars().take(80).collect()).unwrap_or_default(),
         required: facts.required,
-        filled: facts.filled,
+        filled: facts.filled && !asks_to_choose(facts),
         max: facts.max,
         reasons: guess.reasons.clone(),
     }
+}
+
+/// Whether a drawn list shows that nothing is chosen yet.
+fn asks_to_choose(facts: &FieldFacts) -> bool {
+    facts.tag == "listbox" && Dictionary::standard().says_mostly("sign.choose", &facts.value)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -11,7 +12,9 @@ use crate::browser::{ElementRef, Frame, FrameId, Tab};
 use crate::failure::Failure;
 
 /// Most frames that are looked into: advertising puts dozens on a page.
-const MAX_FRAMES: usize = 24;
+const MAX_FRAMES: usize = 64;
+/// Frames that are asked at the same time.
+const FRAMES_AT_ONCE: usize = 8;
 
 /// The page at one moment.
 #[derive(Debug)]
@@ -43,6 +46,22 @@ impl View {
     pub fn best(&self, kind: FormKind) -> Option<(&FrameView, &Form)> {
         let found = self.frames.iter().rev().filter_map(|view| Some((view, forms::best(&view.forms, kind)?)));
         found.max_by(|a, b| (a.1.confidence * 10.0).round().total_cmp(&(b.1.confidence * 10.0).round()))
+    }
+}
+
+impl View {
+    /// Reads a form to log in with that has another button to make an account of the same fields as what it also is.
+    fn read_combined(&mut self) {
+        for frame in &mut self.frames {
+            for at in 0..frame.forms.len() {
+                let combined = frame.forms[at].seen && frame.forms[at].kind == FormKind::Login;
+                if let Some(form) =
+                    combined.then(|| forms::read_as_signup(&frame.page, frame.forms[at].index)).flatten()
+                {
+                    frame.forms[at] = form;
+                }
+            }
+        }
     }
 }
 
@@ -85,19 +104,29 @@ pub async fn look(tab: &Tab, limit: Duration) -> Result<View, Failure> {
     let signs = forms::describe_signs(obstacles::captcha_signs());
     let mut view = View { frames: Vec::new(), unreachable: Vec::new() };
     let frames = tab.frames().await.map_err(failed)?;
-    for (i, frame) in frames.into_iter().take(MAX_FRAMES).enumerate() {
-        if !frame.reachable {
-            let why = frame.error.clone().unwrap_or_else(|| "it can't be looked into".to_owned());
-            view.unreachable.push((frame, why));
-            continue;
+    let looks = futures::stream::iter(frames.into_iter().take(MAX_FRAMES)).map(|frame| {
+        let signs = std::slice::from_ref(&signs);
+        async move {
+            let page: Option<Result<Description, _>> = match frame.reachable {
+                true => Some(tab.call(&frame.id, forms::DESCRIBE, signs, limit).await),
+                false => None,
+            };
+            (frame, page)
         }
-        match tab.call(&frame.id, forms::DESCRIBE, std::slice::from_ref(&signs), limit).await {
-            Ok(page) => {
+    });
+    let mut looks = looks.buffered(FRAMES_AT_ONCE).enumerate();
+    while let Some((i, (frame, page))) = looks.next().await {
+        match page {
+            Some(Ok(page)) => {
                 let forms = forms::classify(&page);
                 view.frames.push(FrameView { frame, page, forms });
             }
-            Err(error) if i == 0 => return Err(failed(error)),
-            Err(error) => view.unreachable.push((frame, error.to_string())),
+            Some(Err(error)) if i == 0 => return Err(failed(error)),
+            Some(Err(error)) => view.unreachable.push((frame, error.to_string())),
+            None => {
+                let why = frame.error.clone().unwrap_or_else(|| "it can't be looked into".to_owned());
+                view.unreachable.push((frame, why));
+            }
         }
     }
     if view.frames.is_empty() {
@@ -137,6 +166,9 @@ impl Context {
     pub async fn look(&self) -> Result<View, Failure> {
         let mut view = look(&self.tab, self.limits.look).await?;
         pins::apply(self, &mut view).await?;
+        if self.task.task_type == "registration" && view.best(FormKind::Signup).is_none() {
+            view.read_combined();
+        }
         Ok(view)
     }
 
@@ -148,9 +180,14 @@ impl Context {
         let main = self.tab.main_frame();
         let mut page: PageText =
             self.tab.call(&main, TEXT, &[json!(600_000)], self.limits.look).await.map_err(failed)?;
-        let frames = self.tab.frames().await.unwrap_or_default();
-        for frame in frames.into_iter().filter(|frame| frame.id != main && frame.reachable).take(MAX_FRAMES) {
-            if let Ok(inner) = self.tab.call::<PageText>(&frame.id, TEXT, &[json!(100_000)], self.limits.look).await {
+        let inner =
+            self.tab.known_frames().into_iter().filter(|frame| frame.id != main && frame.reachable).take(MAX_FRAMES);
+        let inner = futures::stream::iter(inner).map(|frame| async move {
+            self.tab.call::<PageText>(&frame.id, TEXT, &[json!(100_000)], self.limits.look).await
+        });
+        let mut inner = inner.buffered(FRAMES_AT_ONCE);
+        while let Some(text) = inner.next().await {
+            if let Ok(inner) = text {
                 page.text.push('\n');
                 page.text.push_str(&inner.text);
             }

@@ -11,7 +11,7 @@ use super::forms::{Control, FormKind, Role};
 use super::look::View;
 use super::verdict::{Needle, Shown, said};
 use super::{Context, Success, failed};
-use crate::browser::{ElementRef, FrameId};
+use crate::browser::{ElementRef, Entry, FrameId};
 use crate::failure::{Failure, FailureReason};
 use crate::site::profile::{Extra, FormProfile, Step};
 
@@ -186,7 +186,7 @@ pub(super) async fn fill_extra(ctx: &Context, filled: &Filled) -> Result<(), Fai
 }
 
 async fn fill_one(ctx: &Context, frame: &FrameId, extra: &Extra) -> Result<(), Failure> {
-    const TAG: &str = "(ph, n) => ph.get(n)?.localName ?? ''";
+    const TAG: &str = "(ph, n) => { const el = ph.get(n); return el && el.localName !== 'select' && ph.lists.drawn(el) ? 'listbox' : el?.localName ?? ''; }";
     let css = &extra.selector;
     let element = wait_for(ctx, frame, css).await?.ok_or_else(|| {
         let message = format!("the profile fills `{css}`, and nothing on the page matches that");
@@ -204,6 +204,7 @@ async fn fill_one(ctx: &Context, frame: &FrameId, extra: &Extra) -> Result<(), F
     let tag: String = ctx.tab.call(frame, TAG, &[json!(element.handle)], ctx.limits.look).await.map_err(failed)?;
     let done = match tag.as_str() {
         "select" => ctx.tab.select(&element, value, ctx.limits.action).await,
+        "listbox" => ctx.tab.choose(&element, Entry::Named(value), ctx.limits.action).await,
         _ => ctx.tab.fill(&element, value, ctx.limits.action).await,
     };
     done.map_err(failed)

@@ -22,12 +22,12 @@ const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
 /// What the page's functions answer.
 #[derive(Deserialize)]
-struct Outcome {
-    ok: Option<Value>,
+pub(super) struct Outcome {
+    pub(super) ok: Option<Value>,
     #[serde(default)]
     stale: bool,
     #[serde(default)]
-    missing: bool,
+    pub(super) missing: bool,
     differs: Option<String>,
     failed: Option<ActionCheck>,
     #[serde(default)]
@@ -51,7 +51,7 @@ pub(super) struct Point {
 }
 
 impl Outcome {
-    fn into_result(self) -> Result<Value, BrowserError> {
+    pub(super) fn into_result(self) -> Result<Value, BrowserError> {
         if self.stale {
             return Err(BrowserError::Stale);
         }
@@ -90,23 +90,6 @@ impl Tab {
         let text = [json!(text)];
         let fill = self.act(element, "(ph, n, limit, text) => ph.fill(n, text, limit)", &text, deadline);
         self.unless_faulty(fill).await.map(drop)
-    }
-
-    /// Chooses the entry of a `<select>` whose value, else whose label is `wanted`.
-    ///
-    /// # Errors
-    /// As [`Tab::click`]; [`BrowserError::NoSuchOption`].
-    pub async fn select(&self, element: &ElementRef, wanted: &str, limit: Duration) -> Result<(), BrowserError> {
-        let deadline = self.end_of(limit)?;
-        let choose = "(ph, n, limit, wanted) => ph.select(n, wanted, limit)";
-        let choose = async {
-            let outcome = self.act_raw(element, choose, &[json!(wanted)], deadline).await?;
-            if outcome.missing {
-                return Err(BrowserError::NoSuchOption { wanted: wanted.to_owned() });
-            }
-            outcome.into_result()
-        };
-        self.unless_faulty(choose).await.map(drop)
     }
 
     /// Ticks or unticks a checkbox or whatever plays one, or chooses a radio button: by a click on it, on its label
@@ -296,7 +279,7 @@ impl Tab {
     }
 
     /// Calls one of the page's functions with the element's number and the time it has.
-    async fn act(
+    pub(super) async fn act(
         &self,
         element: &ElementRef,
         function: &str,
@@ -306,7 +289,7 @@ impl Tab {
         self.act_raw(element, function, more, deadline).await?.into_result()
     }
 
-    async fn act_raw(
+    pub(super) async fn act_raw(
         &self,
         element: &ElementRef,
         function: &str,

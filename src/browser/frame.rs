@@ -53,6 +53,28 @@ impl Tab {
     /// Those of every call. A frame that can't be looked into is no error: see [`Frame::reachable`].
     pub async fn frames(&self) -> Result<Vec<Frame>, BrowserError> {
         let deadline = self.end_of(Duration::from_secs(5))?;
+        let mut frames = self.known_frames();
+        let owners = frames.iter().map(|frame| async {
+            let parent = frame.parent.as_ref()?;
+            let place = self.place(parent, deadline).await.ok()?;
+            let owner = self.owner_of(&frame.id, &place, deadline).await.ok()?;
+            let about = "(ph, owner) => ({ css: ph.css(owner), name: owner.name || owner.id || '' })";
+            self.run::<Owner>(&place, about, vec![owner], deadline).await.ok()
+        });
+        let owners = futures::future::join_all(owners).await;
+        for (frame, owner) in frames.iter_mut().zip(owners) {
+            if let Some(owner) = owner {
+                frame.element = Some(owner.css);
+                if frame.name.is_empty() {
+                    frame.name = owner.name;
+                }
+            }
+        }
+        Ok(frames)
+    }
+
+    /// The same without asking Chrome: the frames lack the elements they are in, and names that only those have.
+    pub fn known_frames(&self) -> Vec<Frame> {
         let mut known: Vec<(u64, Frame)> = self.state.with(|inner| {
             let frames = inner.frames.iter().filter(|(id, frame)| **id == inner.main || frame.parent.is_some());
             let frames = frames.map(|(id, frame)| {
@@ -80,24 +102,7 @@ impl Tab {
             frames.collect()
         });
         known.sort_by_key(|(order, _)| *order);
-        let mut frames: Vec<Frame> = known.into_iter().map(|(_, frame)| frame).collect();
-        let owners = frames.iter().map(|frame| async {
-            let parent = frame.parent.as_ref()?;
-            let place = self.place(parent, deadline).await.ok()?;
-            let owner = self.owner_of(&frame.id, &place, deadline).await.ok()?;
-            let about = "(ph, owner) => ({ css: ph.css(owner), name: owner.name || owner.id || '' })";
-            self.run::<Owner>(&place, about, vec![owner], deadline).await.ok()
-        });
-        let owners = futures::future::join_all(owners).await;
-        for (frame, owner) in frames.iter_mut().zip(owners) {
-            if let Some(owner) = owner {
-                frame.element = Some(owner.css);
-                if frame.name.is_empty() {
-                    frame.name = owner.name;
-                }
-            }
-        }
-        Ok(frames)
+        known.into_iter().map(|(_, frame)| frame).collect()
     }
 
     /// Runs a JavaScript function `(ph, ...args) => json` in the frame's isolated world and gives its result back,

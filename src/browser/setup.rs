@@ -31,6 +31,7 @@ pub(super) const SCRIPT: &str = concat!(
     "(() => {\nif (globalThis.__pagehand) return;\n",
     include_str!("page/registry.js"),
     include_str!("page/actions.js"),
+    include_str!("page/lists.js"),
     include_str!("page/capture.js"),
     "\nglobalThis.__pagehand = ph;\n})();"
 );

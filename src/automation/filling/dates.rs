@@ -1,33 +1,7 @@
 //! Dates in one field or three.
 
-use super::super::forms::{Field, FieldFacts, split_identifier};
+use super::super::forms::{Dictionary, Field, FieldFacts, Words};
 use super::super::look::FrameView;
-
-const YEAR: &[&str] = &[
-    "year", "jahr", "annee", "ano", "anno", "jaar", "rok", "год", "рік", "yil", "ar", "yyyy", "yy", "jjjj", "aaaa",
-    "年", "년", "سنة",
-];
-const MONTH: &[&str] = &[
-    "month",
-    "monat",
-    "mois",
-    "mes",
-    "mese",
-    "maand",
-    "miesiac",
-    "месяц",
-    "місяць",
-    "ay",
-    "manad",
-    "mm",
-    "月",
-    "월",
-    "شهر",
-];
-const DAY: &[&str] = &[
-    "day", "tag", "jour", "dia", "giorno", "dag", "dzien", "день", "gun", "den", "dd", "tt", "jj", "gg", "日", "일",
-    "يوم",
-];
 
 /// What goes into one of the `count` fields that ask for the date `iso` (`YYYY-MM-DD`); None where it can't be told.
 pub(super) fn part(frame: &FrameView, field: &Field, count: usize, iso: &str) -> Option<String> {
@@ -37,8 +11,7 @@ pub(super) fn part(frame: &FrameView, field: &Field, count: usize, iso: &str) ->
     if count == 1 {
         return Some(whole(facts, year, month, day));
     }
-    let words = words_of(facts);
-    let says = |known: &[&str]| words.split_whitespace().any(|word| known.contains(&word));
+    let says = |part: &str| says_part(facts, part);
     // The number of entries says it in every language.
     match facts.option_count {
         12 | 13 => return Some(month.to_owned()),
@@ -46,11 +19,11 @@ pub(super) fn part(frame: &FrameView, field: &Field, count: usize, iso: &str) ->
         33.. => return Some(year.to_owned()),
         _ => {}
     }
-    if says(YEAR) {
+    if says("sign.year") {
         Some(year.to_owned())
-    } else if says(MONTH) {
+    } else if says("sign.month") {
         Some(month.to_owned())
-    } else if says(DAY) {
+    } else if says("sign.day") {
         Some(day.to_owned())
     } else {
         None
@@ -78,11 +51,14 @@ fn whole(facts: &FieldFacts, year: &str, month: &str, day: &str) -> String {
     order.map(|(_, value)| value).join(&between.to_string())
 }
 
-fn words_of(facts: &FieldFacts) -> String {
-    let labels = facts.labels.iter().map(|label| label.text.as_str());
-    let own = [&facts.name, &facts.id, &facts.placeholder, &facts.aria, &facts.autocomplete];
-    let options = facts.options.first().map(String::as_str);
-    own.into_iter().map(String::as_str).chain(labels).chain(options).map(split_identifier).collect()
+/// Whether a field says of itself that it takes `part` of a date.
+fn says_part(facts: &FieldFacts, part: &str) -> bool {
+    let dictionary = Dictionary::standard();
+    let named = [&facts.name, &facts.id, &facts.autocomplete].into_iter();
+    let labels = facts.labels.iter().map(|label| &label.text);
+    let texts = [&facts.placeholder, &facts.aria].into_iter().chain(labels).chain(facts.options.first());
+    named.map(|name| Words::of_identifier(name)).any(|words| dictionary.in_text(part, &words) > 0)
+        || texts.map(|text| Words::of_text(text)).any(|words| dictionary.in_text(part, &words) > 0)
 }
 
 #[cfg(test)]

@@ -8,11 +8,13 @@ use super::super::forms::{Dictionary, Field, Form, Role, Words};
 use super::super::look::FrameView;
 use super::super::{Context, failed};
 use super::dates;
-use crate::browser::{BrowserError, ElementRef};
+use crate::browser::{BrowserError, ElementRef, Entry};
 use crate::failure::{Failure, FailureReason};
 
 /// So long after filling a page may take to put a field back.
 pub(super) const SETTLES: Duration = Duration::from_millis(150);
+/// So long a form may take to say what it thinks of what was filled in.
+const CHECKS: Duration = Duration::from_secs(3);
 /// How often fields that were put back are filled again.
 const AGAIN: u32 = 3;
 
@@ -81,6 +83,17 @@ async fn fill(ctx: &Context, frame: &FrameView, field: &Field, value: &str) -> R
     let element = frame.element(field.handle);
     let done = match field.tag.as_str() {
         "select" => select(ctx, frame, field, &element, value).await,
+        "listbox" => {
+            let entry = match field.role {
+                Role::Birthdate => Entry::OfDate(value.trim_start_matches('0')),
+                _ => Entry::Named(value),
+            };
+            match ctx.tab.choose(&element, entry, ctx.limits.action).await {
+                // A script may have set it back in that moment.
+                Err(BrowserError::NotFilled { .. }) => ctx.tab.choose(&element, entry, ctx.limits.action).await,
+                chosen => chosen,
+            }
+        }
         _ => ctx.tab.fill(&element, value, ctx.limits.action).await,
     };
     done.map_err(|error| {
@@ -90,6 +103,28 @@ async fn fill(ctx: &Context, frame: &FrameView, field: &Field, value: &str) -> R
         }
     })?;
     choose_suggestion(ctx, frame, field, value).await
+}
+
+/// Gives a form that checks what is typed the time to say what it thinks of it; whether it holds itself back then.
+pub(super) async fn holds_back(ctx: &Context, frame: &FrameView, form: &Form, filled: &[u32]) -> Result<bool, Failure> {
+    const HELD: &str = r"(ph, form, filled, button) => {
+      const el = ph.get(form), sends = button === null ? null : ph.get(button);
+      const signs = '[role=alert],[role=status],[aria-live],[data-remote],[data-val-remote],[hx-get],[hx-post],[class*=feedback i],[class*=validation i],[class*=error i],[class*=availab i],[class*=checking i]';
+      const busy = '[aria-busy=true],[class*=checking i],[class*=validating i],[class*=pending i]';
+      ph.filledAt ??= performance.now();
+      const waited = performance.now() - ph.filledAt;
+      const wrong = filled.map(n => ph.get(n)).some(one => one?.getAttribute('aria-invalid') === 'true');
+      const off = sends && (sends.matches(':disabled') || sends.getAttribute('aria-disabled') === 'true');
+      const said = [...(el?.querySelectorAll('[role=alert],[aria-live],[class*=error i],[class*=feedback i]') ?? [])].some(one => one.checkVisibility({ visibilityProperty: true }) && one.innerText?.trim());
+      if ((wrong || off) && said) return true;
+      const checks = el?.querySelector(signs) || off;
+      return !checks || (waited > 700 && !off && !el.querySelector(busy)) ? false : null;
+    }";
+    let button = form.submit.as_ref().map(|button| button.handle);
+    let args = [json!(form.handle), json!(filled), json!(button)];
+    let limit = CHECKS.min(ctx.limits.action);
+    let held: Option<bool> = ctx.tab.wait_for(&frame.frame.id, HELD, &args, limit).await.map_err(failed)?;
+    Ok(held.unwrap_or(false))
 }
 
 async fn select(
@@ -102,14 +137,9 @@ async fn select(
     if field.role != Role::Birthdate {
         return ctx.tab.select(element, value, ctx.limits.action).await;
     }
-    // A month may be written in any language: then its place in the list tells it.
     const ENTRY: &str = r"(ph, n, wanted) => {
       const options = [...(ph.get(n)?.options ?? [])].filter(option => !option.disabled && (option.value || option.text).trim());
-      const number = text => /^\s*0*(\d+)\D*$/.exec(text)?.[1];
-      const found = options.find(option => number(option.text) === wanted) ?? options.find(option => number(option.value) === wanted);
-      if (found) return found.value;
-      const named = options.filter(option => !/^\W*$/.test(option.text) && option.value !== '');
-      return named.length >= 12 ? named[named.length - 12 + (+wanted - 1)]?.value ?? wanted : wanted;
+      return ph.dateEntry(options, wanted)?.value ?? wanted;
     }";
     let args = [json!(field.handle), json!(value.trim_start_matches('0'))];
     let entry: String = ctx.tab.call(&frame.frame.id, ENTRY, &args, ctx.limits.look).await?;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::forms::{Dictionary, Form, Role, Words};
+use super::super::forms::{Dictionary, Form, FormKind, Role, Words};
+use super::super::verdict::refusal;
 use super::find::{asks_for_more, chosen};
-use super::{Context, Filled, Plan, Shown, Submission, failed, pins, prepare, see, send};
+use super::{Context, Filled, Plan, Shown, Submission, failed, fields, pins, prepare, see, send};
 use crate::browser::SubmitReport;
 use crate::failure::Failure;
 
@@ -46,7 +47,14 @@ pub async fn carry_through(
         steps += 1;
         let filled = prepare(ctx, plan, &done).await?;
         pins::fill_extra(ctx, &filled).await?;
+        let handles: Vec<u32> = filled.values.iter().map(|(handle, ..)| *handle).collect();
+        let held =
+            plan.kind == FormKind::Signup && fields::holds_back(ctx, &filled.frame, &filled.form, &handles).await?;
         let before = see(ctx).await?;
+        // What the site says of a name or an address while it is typed is its answer: there is nothing to send.
+        if let Some(failure) = held.then(|| refusal(&untouched, &before, false)).flatten() {
+            return Err(failure);
+        }
         let report = send(ctx, &filled, submission(&filled), plan.kind, opened).await?;
         let earlier = std::mem::replace(&mut done, filled.roles.clone());
         let rest = plan.values.iter().any(|(role, value)| !value.is_empty() && !done.contains(role));

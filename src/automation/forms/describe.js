@@ -3,6 +3,7 @@
 (ph, signs) => {
   const MAX = { fields: 400, buttons: 400, forms: 80, headings: 60, notices: 40, iframes: 40, overlays: 8, text: 20000 };
   const FIELD = 'input,textarea,select,[contenteditable=""],[contenteditable="true"],[contenteditable="plaintext-only"],[role="textbox"]';
+  const LIST = '[role="combobox"],[role="listbox"],[aria-haspopup="listbox"]';
   const BUTTON = 'button,input[type="submit" i],input[type="image" i],input[type="button" i],[role="button"],a[class*="btn" i],a[class*="button" i],a[class*="comment" i],a[class*="close" i],a[href^="javascript:" i],a[onclick],a[href="#"],summary';
   const NO_TEXT = new Set(['SCRIPT', 'STYLE', 'NOSCRIPT', 'TEMPLATE', 'SELECT', 'TEXTAREA', 'OPTION', 'SVG', 'svg']);
   const clean = (text, max) => String(text ?? '').slice(0, max * 8).replace(/\s+/g, ' ').trim().slice(0, max).toWellFormed();
@@ -86,7 +87,7 @@
   const box = el => { const r = el.getBoundingClientRect(); return [r.left + scrollX, r.top + scrollY, r.width, r.height].map(Math.round); };
   const shown = el => el.checkVisibility({ visibilityProperty: true }) && el.getClientRects().length > 0;
 
-  const isField = node => node.matches?.(FIELD) && node.getAttribute('type')?.toLowerCase() !== 'hidden';
+  const isField = node => (node.matches?.(FIELD) || drawn.has(node)) && node.getAttribute('type')?.toLowerCase() !== 'hidden';
   // What stands right before (or, for a box to tick, right after) an element, up to the next control.
   const beside = (el, forward) => {
     let node = el, text = '';
@@ -100,7 +101,7 @@
       node = next;
       if (node.nodeType === 3) text = forward ? `${text} ${node.data}` : `${node.data} ${text}`;
       else if (node.nodeType === 1 && !NO_TEXT.has(node.tagName)) {
-        if (isField(node) || node.querySelector(FIELD) || node.localName === 'button') break;
+        if (isField(node) || node.querySelector(`${FIELD},${LIST}`) || node.localName === 'button') break;
         text = forward ? `${text} ${ownText(node, 160)}` : `${ownText(node, 160)} ${text}`;
       } else if (node.nodeType === 1 && (node.tagName === 'TEXTAREA' || node.tagName === 'SELECT')) break;
     }
@@ -109,8 +110,13 @@
   const labelsOf = el => {
     const labels = [], root = el.getRootNode();
     const push = (via, text) => { if (text) labels.push({ via, text }); };
-    for (const id of (el.getAttribute('aria-labelledby') ?? '').split(/\s+/).filter(Boolean).slice(0, 4)) push('labelledby', ownText(root.getElementById?.(id), 200, el));
-    for (const label of [...(el.labels ?? [])].slice(0, 4)) push(label.contains(el) ? 'wrap' : 'for', ownText(label, 300, el));
+    for (const id of (el.getAttribute('aria-labelledby') ?? '').split(/\s+/).filter(Boolean).slice(0, 4)) {
+      const label = root.getElementById?.(id);
+      // What a list shows names it for a reader as well, and is no label.
+      if (label && !el.contains(label)) push('labelledby', ownText(label, 200, el));
+    }
+    const bound = el.labels ?? (el.id && drawn.has(el) ? root.querySelectorAll(`label[for="${CSS.escape(el.id)}"]`) : []);
+    for (const label of [...bound].slice(0, 4)) push(label.contains(el) ? 'wrap' : 'for', ownText(label, 300, el));
     for (const id of (el.getAttribute('aria-describedby') ?? '').split(/\s+/).filter(Boolean).slice(0, 3)) push('describedby', ownText(root.getElementById?.(id), 200, el));
     const before = beside(el, false);
     push('before', before);
@@ -123,8 +129,11 @@
   // ---- collect
   // A frame whose document is one editor is a field of this document.
   const editorIn = el => { try { const inside = el.contentDocument; return inside?.body && (inside.designMode === 'on' || inside.body.isContentEditable) ? inside.body : null; } catch { return null; } };
-  const all = find(FIELD + ',iframe').filter(el => {
+  const drawn = new Set();
+  const all = find(`${FIELD},${LIST},iframe`).filter(el => {
     if (el.localName === 'iframe') return editorIn(el) !== null;
+    if (el.localName !== 'select' && el.closest(LIST) && ph.lists.drawn(el)) { drawn.add(el); return true; }
+    if (!el.matches(FIELD)) return false;
     if (el.localName === 'input' && ['hidden', 'submit', 'button', 'image', 'reset'].includes(el.type)) return false;
     if (el.localName !== 'input' && el.localName !== 'textarea' && el.localName !== 'select') {
       if (el.closest('input,textarea') || up(el)?.closest?.('[contenteditable=""],[contenteditable="true"]')) return false;
@@ -132,10 +141,12 @@
     }
     return true;
   });
-  const fieldEls = ends(all, MAX.fields);
-  const buttonEls = ends(find(BUTTON).filter(el => !el.matches('[role="textbox"]')), MAX.buttons);
+  // The line inside of a drawn list is that list.
+  for (const el of [...drawn]) if ([...drawn].some(other => other !== el && el.contains(other))) drawn.delete(el);
+  const buttonEls = ends(find(BUTTON).filter(el => !el.matches('[role="textbox"]') && !drawn.has(el)), MAX.buttons);
   const formEls = find('form').slice(0, MAX.forms);
   const headingEls = find('h1,h2,h3,h4,h5,h6,legend,[role="heading"]').slice(0, MAX.headings);
+  let fieldEls = ends(all.filter(el => drawn.has(el) || el.matches(FIELD + ',iframe')), MAX.fields);
   const formOf = el => el.form ?? el.closest('form') ?? el.getRootNode()?.host?.closest?.('form') ?? null;
 
   // Fields outside any <form> are grouped by the nearest ancestor that also holds a button.
@@ -143,7 +154,7 @@
   const looseButtons = buttonEls.filter(el => !formOf(el));
   const holds = (outer, el) => { for (let node = el; node; node = up(node)) if (node === outer) return true; return false; };
   for (const el of fieldEls) {
-    if (formOf(el)) continue;
+    if (formOf(el) || drawn.has(el)) continue;
     let container = null;
     for (let node = up(el), depth = 0; node && node !== body && depth < 9; node = up(node), depth++) if (looseButtons.some(button => holds(node, button))) { container = node; break; }
     container ??= up(el);
@@ -185,6 +196,9 @@
       break;
     }
   }
+  // A drawn list alone is no form: the languages of a site, the order of its articles.
+  for (const el of drawn) { const group = formOf(el) ? null : groups.find(group => holds(group, el)); if (group) groupOf.set(el, group); }
+  fieldEls = fieldEls.filter(el => !drawn.has(el) || formOf(el) || groupOf.has(el));
   const containers = [...formEls, ...groups];
   const indexOf = new Map(containers.map((el, i) => [el, i]));
   const ownerOf = el => {
@@ -204,21 +218,30 @@
     box: box(el), hidden: hiddenBy(el, null).filter(why => why !== 'tabindex'), disabled: !!el.disabled || el.getAttribute('aria-disabled') === 'true',
   });
 
+  // Of a drawn list: what it shows, its entries if they are in the document, and whether one of them is chosen.
+  const listFacts = el => {
+    const entries = ph.lists.options(el).slice(0, 400), text = entry => clean(entry.textContent || entry.getAttribute('aria-label'), 60), face = ph.lists.face(el);
+    const shows = clean(ph.lists.shown(face), 60), texts = entries.map(text).filter(Boolean);
+    const empty = !shows || face.matches('[data-placeholder]') || face.querySelector('[data-placeholder],[class*="placeholder" i]') !== null;
+    return { shows, texts, chosen: !empty && (!texts.length || texts.includes(shows)), face };
+  };
+
   const fields = fieldEls.map(el => {
-    const tag = el.localName, native = tag === 'input' || tag === 'textarea' || tag === 'select';
+    const list = drawn.has(el) ? listFacts(el) : null;
+    const tag = list ? 'listbox' : el.localName, native = tag === 'input' || tag === 'textarea' || tag === 'select';
     const owner = ownerOf(el), container = owner === null ? null : containers[owner];
     return {
-      h: ph.keep(el), css: selector(el), at: order.get(el) ?? 0, form: owner, tag: native ? tag : 'editable', type: native ? el.type : 'text',
+      h: ph.keep(list?.face ?? el), css: selector(el), at: order.get(el) ?? 0, form: owner, tag: native || list ? tag : 'editable', type: native ? el.type : list ? '' : 'text',
       name: attr(el, 'name'), id: clean(el.id, 120), class: attr(el, 'class', 200), autocomplete: attr(el, 'autocomplete', 60),
-      placeholder: attr(el, 'placeholder', 200) || attr(el, 'data-placeholder', 200) || attr(el, 'aria-placeholder', 200), aria: attr(el, 'aria-label', 200), title: attr(el, 'title'),
+      placeholder: attr(el, 'placeholder', 200) || attr(el, 'data-placeholder', 200) || attr(el, 'aria-placeholder', 200) || (list && !list.texts.includes(list.shows) ? list.shows : ''), aria: attr(el, 'aria-label', 200), title: attr(el, 'title'),
       data: clean([...el.attributes].filter(a => /^data-(?!placeholder)/.test(a.name) && a.value.length < 40).map(a => `${a.name.slice(5)} ${a.value}`).join(' '), 160),
       role: attr(el, 'role', 30) || (el.getAttribute('aria-autocomplete') === 'list' ? 'combobox' : ''), labels: labelsOf(el), inputmode: attr(el, 'inputmode', 20), pattern: attr(el, 'pattern', 200),
       max: el.maxLength > 0 ? el.maxLength : null, min: el.minLength > 0 ? el.minLength : null,
-      required: !!el.required || el.getAttribute('aria-required') === 'true', readonly: !!el.readOnly, disabled: !!el.disabled,
-      filled: tag === 'input' && (el.type === 'checkbox' || el.type === 'radio') ? el.checked : !!(native ? el.value : (tag === 'iframe' ? editorIn(el) : el)?.textContent?.trim()),
-      value: tag === 'input' && (el.type === 'checkbox' || el.type === 'radio') ? clean(el.value, 60) : '',
-      options: tag === 'select' ? [...el.options].slice(0, 12).map(option => clean(option.label, 60)) : [], option_count: tag === 'select' ? el.options.length : 0,
-      box: box(el), hidden: hiddenBy(el, container), label_shown: [...(el.labels ?? [])].some(shown),
+      required: !!el.required || el.getAttribute('aria-required') === 'true', readonly: !list && !!el.readOnly, disabled: !!el.disabled || el.getAttribute('aria-disabled') === 'true',
+      filled: list ? list.chosen : tag === 'input' && (el.type === 'checkbox' || el.type === 'radio') ? el.checked : !!(native ? el.value : (tag === 'iframe' ? editorIn(el) : el)?.textContent?.trim()),
+      value: tag === 'input' && (el.type === 'checkbox' || el.type === 'radio') ? clean(el.value, 60) : list?.shows ?? '',
+      options: tag === 'select' ? [...el.options].slice(0, 12).map(option => clean(option.label, 60)) : (list?.texts ?? []).slice(0, 12), option_count: tag === 'select' ? el.options.length : (list?.texts ?? []).length,
+      box: box(list?.face ?? el), hidden: hiddenBy(list?.face ?? el, container), label_shown: [...(el.labels ?? [])].some(shown),
     };
   });
 

@@ -135,7 +135,7 @@ pub struct FieldFacts {
     pub at: u32,
     /// Index into [`Description::forms`].
     pub form: Option<usize>,
-    /// `input`, `textarea`, `select` or `editable`.
+    /// `input`, `textarea`, `select`, `editable`, or `listbox`: a list that a script draws.
     pub tag: String,
     /// Type of an input.
     #[serde(rename = "type")]
@@ -176,7 +176,7 @@ pub struct FieldFacts {
     pub disabled: bool,
     /// Whether it holds something already; for a box, whether it is ticked.
     pub filled: bool,
-    /// Of a box to tick: what it sends.
+    /// Of a box to tick: what it sends; of a drawn list: what it shows.
     pub value: String,
     /// Labels of a list's first entries.
     pub options: Vec<String>,
@@ -190,6 +190,13 @@ pub struct FieldFacts {
     pub hidden: Vec<String>,
     /// Whether a label bound to it is shown.
     pub label_shown: bool,
+}
+
+impl FieldFacts {
+    /// Whether it takes one of its entries and nothing else.
+    pub fn is_list(&self) -> bool {
+        matches!(self.tag.as_str(), "select" | "listbox")
+    }
 }
 
 /// A button, or what looks like one.

@@ -128,7 +128,7 @@ impl Role {
         use Role as R;
         match (facts.tag.as_str(), facts.kind.as_str()) {
             ("textarea" | "editable", _) => matches!(self, R::Body | R::Address | R::Honeypot | R::Captcha),
-            ("select", _) => matches!(self, R::Country | R::Birthdate | R::Address | R::Other),
+            ("select" | "listbox", _) => matches!(self, R::Country | R::Birthdate | R::Address | R::Other),
             (_, "checkbox") => matches!(self, R::Consent | R::NewsletterOptIn | R::Honeypot),
             (_, "radio" | "file" | "range" | "color" | "search") => false,
             (_, "password") => {
@@ -224,7 +224,7 @@ fn declared(facts: &FieldFacts) -> bool {
 /// out of the tab order but has a purpose of its own: a list that a script dresses up, a field the browser may fill.
 fn hidden(facts: &FieldFacts) -> bool {
     let drawn_by_label = matches!(facts.kind.as_str(), "checkbox" | "radio") && facts.label_shown;
-    let purpose = facts.tag == "select" || declared(facts);
+    let purpose = facts.is_list() || declared(facts);
     facts.hidden.iter().any(|why| match why.as_str() {
         "tabindex" if facts.hidden.len() == 1 => !purpose,
         "tiny" | "transparent" | "clipped" | "off_screen" => !drawn_by_label,
@@ -266,7 +266,7 @@ pub(super) fn later(guess: &Guess<'_>, all: &[Guess<'_>], kind: FormKind) -> boo
 fn by_trick(facts: &FieldFacts) -> bool {
     let box_to_tick = matches!(facts.kind.as_str(), "checkbox" | "radio");
     // Scripts dress up lists and hide the real ones; nobody sets a trap with one.
-    facts.tag != "select"
+    !facts.is_list()
         && facts.hidden.iter().any(|why| match why.as_str() {
             "aria_hidden" | "tabindex" => true,
             "off_screen" | "clipped" | "transparent" | "tiny" => !box_to_tick,

@@ -351,35 +351,11 @@ ph.changed = (filled) => filled.filter(([number, text]) => {
   const element = ph.get(number);
   if (!element) return true;
   if (element instanceof HTMLSelectElement) return false;
+  const otherEntry = ph.lists.changed(element);
+  if (otherEntry !== undefined) return otherEntry;
   const inner = writable(element);
   return !(element instanceof HTMLIFrameElement && inner === element) && !alike(inner, text);
 }).map(([number]) => number);
-
-ph.select = async (number, wanted, limit) => {
-  const end = performance.now() + limit;
-  for (;;) {
-    const ready = await ph.ready(number, {}, Math.max(0, end - performance.now()));
-    if (!ready.ok) return ready;
-    const element = ph.get(number);
-    if (!(element instanceof HTMLSelectElement)) return failed('editable', `it is a ${element.localName}, not a list`);
-    const plain = (value) => value.replace(/\s+/g, ' ').trim().toLowerCase();
-    const options = [...element.options].filter((option) => !option.disabled);
-    const option = options.find((one) => one.value === wanted)
-      || options.find((one) => plain(one.label || one.text) === plain(wanted))
-      || options.find((one) => plain(one.text) === plain(wanted));
-    if (option) {
-      element.focus();
-      if (!option.selected || element.selectedIndex !== option.index) {
-        if (element.multiple) option.selected = true;
-        else put(element, 'selectedIndex', option.index);
-      }
-      return element.isConnected && !option.selected ? { differs: 'another entry is chosen' } : { ok: true };
-    }
-    // Lists are often filled a moment later.
-    if (performance.now() >= end) return { missing: true };
-    await pause(50);
-  }
-};
 
 ph.checked = (number) => {
   const element = ph.get(number);

@@ -65,6 +65,10 @@ pub(in crate::automation::forms) fn settle(fields: &mut [Guess<'_>], kind: FormK
             if kind == FormKind::Signup {
                 name_alone(fields);
                 date_in_parts(fields);
+                date_in_closed_lists(fields);
+            }
+            if kind == FormKind::Signup {
+                optional_nickname(fields);
             }
             let nickname = |f: &Guess<'_>| kind == FormKind::Signup && f.says("sign.nickname");
             if alone(fields, Role::Username)
@@ -167,10 +171,21 @@ fn name_alone(fields: &mut [Guess<'_>]) {
     }
 }
 
+/// A name for others to see that is not insisted on, where the form says what is: it stays empty.
+fn optional_nickname(fields: &mut [Guess<'_>]) {
+    let insists = fields.iter().filter(|f| f.usable && f.facts.required).count() >= 2;
+    let optional = |f: &Guess<'_>| f.usable && f.role == Role::Author && f.says("sign.nickname") && !f.facts.required;
+    // A star or a word beside it says the same to a person.
+    let starred = |f: &Guess<'_>| f.facts.labels.iter().any(|label| label.text.contains('*'));
+    for field in fields.iter_mut().filter(|f| insists && optional(f) && !starred(f)) {
+        field.role = Role::Other;
+    }
+}
+
 /// A list of months beside one of days is a date, and so is the line for a year that follows.
 fn date_in_parts(fields: &mut [Guess<'_>]) {
     let list = |f: &Guess<'_>, entries: std::ops::RangeInclusive<u32>| {
-        f.usable && f.facts.tag == "select" && entries.contains(&f.facts.option_count)
+        f.usable && f.facts.is_list() && entries.contains(&f.facts.option_count)
     };
     // What says that it is something else is no part of it.
     let known = |f: &Guess<'_>| match f.role {
@@ -188,6 +203,26 @@ fn date_in_parts(fields: &mut [Guess<'_>]) {
         let end = at + 1 + usize::from(fields.get(at + 1).is_some_and(year));
         fields[at - 1..end].iter_mut().for_each(|field| field.role = Role::Birthdate);
         return;
+    }
+}
+
+/// Drawn lists side by side that are called year, month and day, in whatever order: what they offer is not in the document
+/// until they are opened.
+fn date_in_closed_lists(fields: &mut [Guess<'_>]) {
+    let closed = |f: &Guess<'_>| {
+        f.usable
+            && f.facts.tag == "listbox"
+            && f.facts.option_count == 0
+            && matches!(f.role, Role::Other | Role::Birthdate)
+    };
+    let parts = ["sign.year", "sign.month", "sign.day"];
+    for at in 2..fields.len() {
+        let three = &fields[at - 2..=at];
+        let all = parts.iter().all(|part| three.iter().any(|f| f.says(part)));
+        if all && three.iter().all(closed) {
+            fields[at - 2..=at].iter_mut().for_each(|field| field.role = Role::Birthdate);
+            return;
+        }
     }
 }
 
@@ -275,10 +310,10 @@ fn parts_of_a_date(fields: &mut [Guess<'_>]) {
         let years = numbers.iter().filter(|n| (1900..2100).contains(*n)).count();
         let days = (31..=32).contains(&f.facts.option_count) && numbers.len() >= 8;
         let months = (12..=13).contains(&f.facts.option_count);
-        match f.facts.tag.as_str() {
-            "select" if years >= 8 && f.facts.option_count >= 50 => 3,
-            "select" if days => 2,
-            "select" if months => 1,
+        match f.facts.is_list() {
+            true if years >= 8 && f.facts.option_count >= 50 => 3,
+            true if days => 2,
+            true if months => 1,
             _ => 0,
         }
     };
