@@ -146,6 +146,10 @@ async fn prepare_once(ctx: &Context, plan: &Plan<'_>, done: &[Role], retries: u3
     Ok(Filled { frame, form, trigger, roles, values })
 }
 
+fn name_of(frame: &FrameView, handle: u32) -> Option<&str> {
+    frame.page.fields.iter().find(|facts| facts.h == handle).map(|facts| facts.name.as_str())
+}
+
 /// A form without a button that the enter key sends: browsers do that where it has one line to fill and no more.
 fn sent_by_enter(form: &Form) -> bool {
     let lines =
@@ -155,8 +159,13 @@ fn sent_by_enter(form: &Form) -> bool {
 
 /// A field that the site insists on, that is empty, and that we have nothing for.
 async fn refuse_unknown(ctx: &Context, frame: &FrameView, form: &Form, plan: &Plan<'_>) -> Result<(), Failure> {
+    // One answer is enough for a group.
+    let answered: Vec<&str> =
+        boxes::agreements(frame, form).iter().filter_map(|handle| name_of(frame, *handle)).collect();
     let known = |field: &Field| {
-        plan.values.iter().any(|(role, value)| *role == field.role && !value.is_empty())
+        let group = name_of(frame, field.handle).filter(|_| field.kind == "radio");
+        group.is_some_and(|group| answered.contains(&group))
+            || plan.values.iter().any(|(role, value)| *role == field.role && !value.is_empty())
             || (matches!(field.role, Role::Consent) && field.kind == "checkbox")
     };
     let unknown = form.fields.iter().find(|field| field.usable && field.required && !field.filled && !known(field));

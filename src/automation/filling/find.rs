@@ -14,8 +14,8 @@ use super::Plan;
 use crate::browser::ElementRef;
 use crate::failure::{Failure, FailureReason};
 
-/// A page with scripts on which nothing has moved for so long, from the first look on, has drawn what it draws.
-const QUIET_MS: f64 = 1_500.0;
+/// A page with scripts on which nothing has moved and nothing was loaded for so long has drawn what it draws.
+const QUIET_MS: f64 = 1_300.0;
 /// Most things that are pressed to bring the form.
 const MOST_PRESSED: usize = 6;
 /// Most frames in which something to press is looked for.
@@ -39,7 +39,7 @@ struct Progress {
     scripts: bool,
     /// It shows that something is still to come.
     promises: bool,
-    /// Milliseconds since the document last changed.
+    /// Milliseconds since it was loaded, last loaded something, or last changed since it is watched.
     quiet: f64,
 }
 
@@ -198,7 +198,8 @@ fn in_site(href: &str, site: &str) -> bool {
 async fn progress(ctx: &Context, kind: FormKind) -> Result<Progress, Failure> {
     const PROGRESS: &str = r"(ph, about) => {
       if (!ph.still) {
-        ph.still = { since: performance.now() };
+        const loaded = performance.getEntriesByType('navigation')[0]?.loadEventEnd;
+        ph.still = { since: loaded || performance.now() };
         new MutationObserver(() => { ph.still.since = performance.now(); }).observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
       }
       const theirs = new RegExp(about, 'i');
@@ -210,7 +211,7 @@ async fn progress(ctx: &Context, kind: FormKind) -> Result<Progress, Failure> {
         || [...document.querySelectorAll('div,section,main,aside,iframe')].some(el => theirs.test(names(el)) && shown(el) === (el.localName === 'iframe') && (el.innerText ?? '').trim().length < 40 && !el.querySelector('input,textarea'))
         || [...document.querySelectorAll('p,div,span')].some(el => el.childElementCount === 0 && /^(loading|please wait|wird geladen|chargement|cargando|caricamento|carregando|laden|ładowanie|загрузка|読み込み中|加载中)/i.test(el.textContent.trim()) && shown(el))
         || scripts.some(script => script.src ? theirs.test(script.src) : theirs.test(script.text) || draws(script.text));
-      return { loaded: document.readyState === 'complete', scripts: scripts.length > 0, promises: promises && scripts.length > 0, quiet: performance.now() - ph.still.since };
+      return { loaded: document.readyState === 'complete', scripts: scripts.length > 0, promises: promises && scripts.length > 0, quiet: performance.now() - Math.max(ph.still.since, ...performance.getEntriesByType('resource').slice(-300).map(one => one.responseEnd)) };
     }";
     let about = match kind {
         FormKind::Signup => "signup|sign-up|register|registration|auth-|account|^app |^root ",

@@ -193,6 +193,9 @@ fn score(parts: &FormParts<'_>, kind: Option<FormKind>, position: usize, button:
     add("of_another_purpose", aside && !says_own && kind != Some(FormKind::Other));
     add("not_submit_word", says_no || (logs_in && !says_own) || button.kind == "reset");
     add("not_submit_name", dictionary.names("sign.not_submit", &names));
+    // How it is dressed: as a link, or as the one that matters.
+    add("looks_minor", dictionary.names("sign.looks_minor", &button.class));
+    add("looks_main", dictionary.names("sign.looks_main", &button.class));
     let sends = |button: &&&ButtonFacts| matches!(button.kind.as_str(), "submit" | "image");
     let only = button.kind == "submit" && parts.form.is_form && parts.buttons.iter().filter(sends).count() == 1;
     add("only_submit", only);
@@ -294,6 +297,9 @@ fn fields_evidence(parts: &FormParts<'_>, evidence: &mut Evidence) {
     let in_name = |meaning: &str, f: &Guess<'_>| dictionary.names(meaning, &f.facts.name) || f.says(meaning);
     note("field:search", texts.len() <= 2 && texts.iter().any(|f| in_name("kind.search", f)));
     note("field:contact", texts.iter().any(|f| !f.is_area() && in_name("kind.contact", f)));
+    // Who writes a letter chooses what it is about; who comments does not.
+    let topics = |f: &&&&Guess<'_>| f.facts.is_list() && f.facts.option_count >= 4 && in_name("kind.contact", f);
+    note("list:contact", texts.iter().any(topics));
     note(
         "card",
         texts.iter().any(|f| f.facts.autocomplete.contains("cc-") || dictionary.names("kind.other", &f.facts.name)),
@@ -435,6 +441,12 @@ fn words_evidence(parts: &FormParts<'_>, evidence: &mut Evidence) {
             if evidence.contains_key(name) {
                 evidence.insert(format!("single_email+{name}"), 1.0);
             }
+        }
+        // The first step of a sign-up, if it is not news that one signs up for.
+        let news =
+            ["heading:newsletter", "text:newsletter", "button:newsletter", "ident:newsletter", "lead:newsletter"];
+        if evidence.contains_key("heading:signup") && !news.iter().any(|name| evidence.contains_key(*name)) {
+            evidence.insert("single_email+heading:signup".to_owned(), 1.0);
         }
     }
     let mut note = |name: &str, holds: bool| {
