@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use forms_site::Site;
 use pagehand::browser::{BrowserPool, BrowserSettings, FrameId, Tab, TabOptions};
+use pagehand::site::profile::SiteProfile;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -260,6 +261,27 @@ async fn the_picture_shows_the_whole_page_and_the_table_gives_reasons() {
     let output = bench.inspect(&[&url, &short, "--screenshot", "two.png", "--json"]).await;
     assert!(output.status.success());
     assert!(bench.path().join("two-1.png").exists() && bench.path().join("two-2.png").exists());
+    assert!(bench.site.posted().is_empty());
+}
+
+#[tokio::test]
+async fn a_profile_to_start_from_is_printed_and_is_one() {
+    let bench = Bench::new().await;
+    let unknown = "<p><label>Invitation <input name=i required></label><p><button>Sign up</button>";
+    let url = bench.site.page("join", &SIGNUP.replace("<p><button>Sign up</button>", unknown));
+    let output = bench.inspect(&[&url, "--profile"]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let profile = SiteProfile::parse(&printed).unwrap_or_else(|error| panic!("{error:?} in {printed}"));
+    let (pool, tab) = tab(bench.path(), &url).await;
+    let pinned = &profile.registration;
+    for (role, name) in [("username", "u"), ("email", "e"), ("password", "p"), ("password_confirm", "q")] {
+        assert_eq!(found(&tab, &tab.main_frame(), &json!(pinned.fields[role])).await, [name], "{printed}");
+    }
+    assert_eq!(found(&tab, &tab.main_frame(), &json!(pinned.extra[0].selector)).await, ["i"], "{printed}");
+    assert_eq!(found(&tab, &tab.main_frame(), &json!(pinned.submit)).await, ["button:Sign up"]);
+    tab.close().await;
+    pool.shutdown().await;
     assert!(bench.site.posted().is_empty());
 }
 

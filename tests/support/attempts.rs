@@ -119,7 +119,7 @@ impl Browser {
         for (key, other) in change.payload.iter().filter_map(Value::as_object).flatten() {
             value[key] = other.clone();
         }
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(120);
         let policy = crate::policy::of(&[url]);
         let tab = self.pool.open(TabOptions { user_agent: None, proxy: None, policy, deadline }).await.unwrap();
         let directory = tempfile::tempdir_in(self.state.path()).unwrap();
