@@ -131,6 +131,53 @@ async fn a_lease_that_ran_out_and_was_not_given_away_can_still_be_settled() {
 }
 
 #[tokio::test]
+async fn a_claim_that_picks_what_was_taken_back_meanwhile_begins_after_it() {
+    let db = TestDb::new().await;
+    let (queue, other) = (db.queue().await, db.queue().await);
+    let (first, then) = ("https://a.example", "https://b.example");
+    add(&queue, &[task_on(then)]).await;
+    let lost = claim_one(&queue).await.fence;
+    expire(&db).await;
+    add(&queue, &[task_on(first), task_on(then)]).await;
+    // The claim is held up at its first task.
+    let mut gate = db.pool.begin().await.unwrap();
+    sqlx::raw_sql(
+        "CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$;
+         CREATE TRIGGER hold_up BEFORE INSERT ON attempts FOR EACH ROW WHEN (NEW.site = 'https://a.example')
+             EXECUTE FUNCTION hold_up()",
+    )
+    .execute(&db.pool)
+    .await
+    .unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(1)").execute(&mut *gate).await.unwrap();
+    let claiming = tokio::spawn(async move { claim(&queue, 2).await });
+    let held_up = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let waits = async {
+        while sqlx::query_scalar::<_, i64>(held_up).fetch_one(&db.pool).await.unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, waits).await.expect("the claim is held up");
+    assert_eq!(other.reap(10).await.unwrap().len(), 1);
+    gate.rollback().await.unwrap();
+    let claimed = claiming.await.unwrap();
+    assert_eq!(claimed.len(), 2);
+    let follows: bool = sqlx::query_scalar(
+        "SELECT bool_and(a.started_at >= l.finished_at AND t.started_at = a.started_at
+             AND t.lease_expires_at = a.started_at + interval '60 seconds')
+         FROM attempts l JOIN attempts a ON a.task_id = l.task_id AND a.id <> l.id JOIN tasks t ON t.fence = a.id
+         WHERE l.id = $1",
+    )
+    .bind(lost.0)
+    .fetch_one(&db.pool)
+    .await
+    .unwrap();
+    assert!(follows, "the next attempt began before the lost one was over");
+}
+
+#[tokio::test]
 async fn of_a_settlement_and_a_reaper_exactly_one_wins() {
     let db = TestDb::new().await;
     let (queue, other) = (db.queue().await, db.queue().await);
