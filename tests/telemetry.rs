@@ -245,6 +245,24 @@ async fn links_and_pipes_planted_inside_a_run_directory_lead_nowhere() {
 }
 
 #[tokio::test]
+async fn a_line_that_the_disk_did_not_take_comes_before_the_next_one() {
+    let runs = runs();
+    let steps = runs.dir.run_path(TaskId(123)).join("steps.jsonl");
+    fs::create_dir_all(&steps).unwrap();
+    let run = runs.attempt(0, 1).await;
+    log_step(&run, "task_started", Value::Null);
+    log_step(&run, "locking_task", Value::Null);
+    fs::remove_dir(&steps).unwrap();
+    log_step(&run, "task_locked", Value::Null);
+    let lines = fs::read_to_string(&steps).unwrap();
+    let numbers: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].clone()).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    finalize_run(&run, ended(None)).await;
+    assert_eq!(runs.json("final_result.json")["artifacts"]["steps"], Value::Null);
+}
+
+#[tokio::test]
 async fn run_directories_and_files_are_closed_to_other_users_whatever_the_umask_is() {
     let runs = runs();
     // A directory that somebody made by hand under a loose umask.

@@ -57,7 +57,7 @@ pub async fn finalize_run(run: &Run, result: FinalResult) -> Vec<ArtifactRecord>
 }
 
 fn finalize(attempt: &Arc<Attempt>, result: &FinalResult) -> Vec<ArtifactRecord> {
-    attempt.begin_again();
+    attempt.catch_up();
     let Some(disk) = attempt.disk() else { return Vec::new() };
     if attempt.with_state(|state| state.unarchived) {
         // What stood in the way may be gone by now. If not, the earlier evidence stays and ours is in the database.
@@ -74,7 +74,7 @@ fn finalize(attempt: &Arc<Attempt>, result: &FinalResult) -> Vec<ArtifactRecord>
         // There was no room for it at the beginning.
         attempt.commit_result(|disk, _| attempt.write_init(&disk.dir));
     }
-    if let Some(steps) = &disk.steps
+    if let Some(steps) = disk.steps.get()
         && let Err(error) = steps.sync_all()
     {
         attempt.errors.note("steps", &error);
@@ -195,7 +195,7 @@ pub(super) fn result_fields(
 /// What there is of each part of the record, and why not where it is missing.
 fn artifacts(attempt: &Attempt, dir: &Dir, saved: &[Saved]) -> Map<String, Value> {
     let missing = attempt.with_state(|state| state.missing.clone());
-    let lost_steps = attempt.with_state(|state| state.lost_steps);
+    let lost_steps = attempt.with_state(|state| state.missing_steps());
     let mut parts = Map::new();
     for what in ["dom", "screenshot"] {
         let newest = saved.iter().rfind(|saved| saved.what == what);

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -106,8 +106,10 @@ pub(super) struct State {
     pub(super) steps: Vec<StepRecord>,
     /// How many of `steps` the database was given.
     handed: usize,
-    /// Steps that are not in `steps.jsonl`.
-    pub(super) lost_steps: u64,
+    /// How many of `steps` are lines of `steps.jsonl`.
+    logged: usize,
+    /// Steps beyond the most that an attempt records.
+    excess: usize,
     /// Files of snapshots, in the order of their stamps.
     pub(super) saved: Vec<Saved>,
     /// What the page said and asked for, without secrets.
@@ -120,13 +122,21 @@ pub(super) struct State {
 
 pub(super) struct Disk {
     pub(super) dir: Dir,
-    pub(super) steps: Option<File>,
+    /// Empty until it can be opened.
+    pub(super) steps: OnceLock<File>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Owned {
     init: Option<Identity>,
     result: Option<Identity>,
+}
+
+impl State {
+    /// Steps that are not in `steps.jsonl`.
+    pub(super) fn missing_steps(&self) -> usize {
+        self.excess + self.steps.len() - self.logged
+    }
 }
 
 impl Attempt {
@@ -276,20 +286,16 @@ impl Attempt {
         }
     }
 
-    /// Where the directory could not be opened at the beginning: tries once more, and writes the steps that have been since.
-    pub(super) fn begin_again(&self) {
-        if self.with_state(|state| state.revoked || state.disk.is_some()) {
-            return;
+    /// Tries once more what could not be written so far: the directory that could not be opened, the lines that a disk did
+    /// not take.
+    pub(super) fn catch_up(&self) {
+        if self.with_state(|state| !state.revoked && state.disk.is_none()) {
+            self.begin();
         }
-        self.begin();
-        self.commit("steps", |disk, state| {
-            let Some(file) = &disk.steps else { return Ok(()) };
-            for step in &state.steps {
-                append(file, &line(step, self.fence.0)?)?;
-                state.lost_steps = state.lost_steps.saturating_sub(1);
-            }
-            Ok(())
-        });
+        let mut state = locked(&self.state);
+        if state.missing_steps() > state.excess {
+            self.log_steps(&mut state);
+        }
     }
 
     fn open(&self) -> io::Result<()> {
@@ -316,7 +322,7 @@ impl Attempt {
             }
             Err(error) => self.errors.note("archive", &error),
         }
-        let steps = dir.append(STEPS).map_err(|error| self.errors.note("steps", &error)).ok();
+        let steps = dir.append(STEPS).map_err(|error| self.errors.note("steps", &error));
         let last_stamp = dir.names().map_or(0, |names| newest_stamp(&names));
         let owned = Owned::of(&dir);
         drop(lock);
@@ -325,7 +331,7 @@ impl Attempt {
         state.unarchived = unarchived;
         state.last_stamp = state.last_stamp.max(last_stamp);
         state.owned = owned;
-        state.disk = Some(Arc::new(Disk { dir, steps }));
+        state.disk = Some(Arc::new(Disk { dir, steps: steps.map(OnceLock::from).unwrap_or_default() }));
         Ok(())
     }
 
@@ -356,25 +362,34 @@ impl Attempt {
     }
 
     /// Numbers a step and appends its line, so that the two orders are the same.
-    pub(super) fn add_step(&self, limit: usize, make: impl FnOnce(i32) -> (StepRecord, io::Result<Vec<u8>>)) {
+    pub(super) fn add_step(&self, limit: usize, make: impl FnOnce(i32) -> StepRecord) {
         let mut state = locked(&self.state);
         if state.revoked {
             return;
         }
         let Some(seq) = i32::try_from(state.steps.len() + 1).ok().filter(|_| state.steps.len() < limit) else {
-            state.lost_steps += 1;
+            state.excess += 1;
             return;
         };
-        let (step, line) = make(seq);
-        let written = self.change(&mut state, "steps", |disk, _| {
-            // None: it could not be opened, which was counted then.
-            let Some(file) = &disk.steps else { return Ok(false) };
-            append(file, &line?).map(|()| true)
+        state.steps.push(make(seq));
+        self.log_steps(&mut state);
+    }
+
+    /// Appends the lines of all steps that have none yet: one that the disk did not take comes before the next one, so
+    /// that none is missing in the middle.
+    fn log_steps(&self, state: &mut State) {
+        self.change(state, "steps", |disk, state| {
+            if disk.steps.get().is_none() {
+                let _ = disk.steps.set(disk.dir.append(STEPS)?);
+            }
+            let Some(file) = disk.steps.get() else { return Ok(()) };
+            let from = if fault::guard!("steps.catch_up") { state.logged } else { state.steps.len().saturating_sub(1) };
+            for step in state.steps.iter().skip(from) {
+                append(file, &line(step, self.fence.0)?)?;
+                state.logged += 1;
+            }
+            Ok(())
         });
-        if !state.revoked {
-            state.lost_steps += u64::from(written != Some(true));
-            state.steps.push(step);
-        }
     }
 
     fn change<T>(

@@ -1,7 +1,8 @@
 //! Steps: each is a line of `steps.jsonl` and a record for the database, with the same number.
 //!
 //! A line is appended with one call and not synced: a step costs microseconds, also on an async thread, and a crash of
-//! the process loses nothing of it. A power cut may; the file is synced when the attempt ends.
+//! the process loses nothing of it. A power cut may; the file is synced when the attempt ends. A line that the disk did
+//! not take comes before the next one, so that a record that ends early has no gap before its end.
 //!
 //! `timestamp` is when the line became true: the instant of a step without duration, the end of one with, whose
 //! beginning is in `started_at`. So the timestamps of an attempt don't go back from line to line.
@@ -221,14 +222,12 @@ fn record(
         error,
         meta: Value::Object(meta),
     };
-    let attempt = run.0.fence.0;
     let mut logged = step.clone();
     fault::point!("step.{name}.before");
     run.0.add_step(MAX_STEPS, |seq| {
         step.seq = seq;
         logged.seq = seq;
-        let line = line(&step, attempt);
-        (step, line)
+        step
     });
     fault::point!("step.{name}.after");
     log(run, &logged);

@@ -76,6 +76,10 @@ const GUARDS: &[(Guard, Proof)] = &[
         Test("queue_races", "a_restarted_worker_takes_back_at_once_what_its_dead_life_held"),
     ),
     (
+        Schema(&[("claim_tasks", "p_claim, clock_timestamp()", "p_claim, at_time")]),
+        Test("queue_races", "a_claim_that_picks_what_was_taken_back_meanwhile_begins_after_it"),
+    ),
+    (
         Schema(&[("reap_tasks", "max_losses CONSTANT integer := 3", "max_losses CONSTANT integer := 300")]),
         Test("queue", "a_task_that_lost_its_worker_three_times_is_a_dead_letter"),
     ),
@@ -103,6 +107,7 @@ const GUARDS: &[(Guard, Proof)] = &[
     (Code("record.others"), Test("worker", "a_record_that_postgres_does_not_take_keeps_back_none_of_the_others")),
     (Code("file.sync"), Kill("file.final_result.json.after", "power")),
     (Code("file.sweep"), TORN),
+    (Code("steps.catch_up"), Test("telemetry", "a_line_that_the_disk_did_not_take_comes_before_the_next_one")),
     (Code("steps.mend"), TORN),
     (Code("run.owner"), SLEPT),
     (Code("run.revoke"), Test("telemetry_recovery", "a_revoked_run_writes_nothing_any_more")),
