@@ -28,6 +28,12 @@ const MOST_WITH_DOCUMENT: usize = 4_500_000;
 const MOST_ADDRESSES: usize = 200;
 const MOST_LOADS: usize = 1_000;
 const DEEPEST: usize = 3;
+/// Characters of style sheets that are gone through for a document, an address in one counted as so many: what is named a
+/// thousand times costs no more.
+const MOST_READ: usize = 2_000_000;
+const ADDRESS_COUNTS: usize = 100;
+/// An address that is longer is not remembered.
+const LONGEST_ADDRESS: usize = 2_000;
 /// So long Chrome may take to hand them over.
 const LIMIT: Duration = Duration::from_millis(700);
 
@@ -66,7 +72,11 @@ pub(super) struct Loads {
 impl Loads {
     pub(super) fn sent(&mut self, sent: &RequestWillBeSent) {
         let shows = matches!(sent.r#type.as_deref(), Some("Image" | "Stylesheet" | "Font"));
-        if let Some(request) = sent.request.as_ref().filter(|_| shows && self.asked.len() < MOST_LOADS) {
+        let request = sent
+            .request
+            .as_ref()
+            .filter(|request| shows && request.url.starts_with("http") && request.url.len() <= LONGEST_ADDRESS);
+        if let Some(request) = request.filter(|_| self.asked.len() < MOST_LOADS) {
             let asked = || (without_fragment(&request.url), String::new());
             self.asked.entry(sent.request_id.clone()).or_insert_with(asked);
         }
@@ -108,7 +118,8 @@ impl Tab {
             let _ = tokio::time::timeout_at(until, self.look_at_what_is_loaded(until)).await;
         }
         let room = MOST.min(MOST_WITH_DOCUMENT.saturating_sub(html.len()));
-        self.with_shown(|shown| filled(html, marks, uses, shown, room))
+        let bounds = Bounds { room, read: MOST_READ };
+        self.with_shown(|shown| filled(html, marks, uses, shown, bounds))
     }
 
     async fn look_at_what_is_loaded(&self, until: Instant) -> Option<()> {
@@ -171,8 +182,30 @@ fn is_style(kind: &str) -> bool {
     kind == "text/css"
 }
 
+/// What may still be done for a document, in characters.
+struct Bounds {
+    /// That it may grow by.
+    room: usize,
+    /// Of style sheets that may be gone through.
+    read: usize,
+}
+
+impl Bounds {
+    /// Takes the room for `text`, if there is so much.
+    fn fit(&mut self, text: String) -> Option<String> {
+        self.room = self.room.checked_sub(text.len())?;
+        Some(text)
+    }
+}
+
 /// See [`Tab::with_what_it_shows`].
-fn filled(html: &str, marks: &str, uses: &[String], shown: &HashMap<String, Arc<Resource>>, mut room: usize) -> String {
+fn filled(
+    html: &str,
+    marks: &str,
+    uses: &[String],
+    shown: &HashMap<String, Arc<Resource>>,
+    mut bounds: Bounds,
+) -> String {
     let mut out = String::with_capacity(html.len());
     let mut rest = html;
     while let Some((before, after)) = rest.split_once(marks) {
@@ -182,7 +215,7 @@ fn filled(html: &str, marks: &str, uses: &[String], shown: &HashMap<String, Arc<
         let Some(url) = number.parse::<usize>().ok().and_then(|n| uses.get(n)) else { continue };
         rest = after;
         let place = if out.ends_with('>') { Place::Sheet } else { Place::Address };
-        out.push_str(&content(url, place, shown, &mut room));
+        out.push_str(&content(url, place, shown, &mut bounds));
     }
     out + rest
 }
@@ -196,19 +229,17 @@ enum Place {
     Address,
 }
 
-fn content(url: &str, place: Place, shown: &HashMap<String, Arc<Resource>>, room: &mut usize) -> String {
+fn content(url: &str, place: Place, shown: &HashMap<String, Arc<Resource>>, bounds: &mut Bounds) -> String {
     let found = shown.get(url).and_then(|resource| {
         let text = match (&resource.content, place) {
-            (Content::Style(text), Place::Sheet) => sheet(text, url, shown, room, 0),
+            (Content::Style(text), Place::Sheet) => sheet(text, url, shown, bounds, 0)?,
             (Content::Style(text), Place::Address) => {
-                data(&resource.kind, &STANDARD.encode(sheet(text, url, shown, room, 1)))
+                data(&resource.kind, &STANDARD.encode(sheet(text, url, shown, bounds, 1)?))
             }
             (Content::Other(base64), Place::Address) => data(&resource.kind, base64),
             (Content::Other(_), Place::Sheet) => return None,
         };
-        let left = room.checked_sub(text.len())?;
-        *room = left;
-        Some(text)
+        bounds.fit(text)
     });
     found.unwrap_or_else(|| match place {
         // Chrome writes addresses without quotes, angle brackets and blanks; a star is all that could end the remark.
@@ -221,28 +252,35 @@ fn data(kind: &str, base64: &str) -> String {
     format!("data:{kind};base64,{base64}")
 }
 
-/// A style sheet from `at`, with what it uses; nothing in it ends the element in which it stands.
-fn sheet(text: &str, at: &str, shown: &HashMap<String, Arc<Resource>>, room: &mut usize, depth: usize) -> String {
+/// A style sheet from `at`, with what it uses; nothing in it ends the element in which it stands. None: too much was gone
+/// through already.
+fn sheet(
+    text: &str,
+    at: &str,
+    shown: &HashMap<String, Arc<Resource>>,
+    bounds: &mut Bounds,
+    depth: usize,
+) -> Option<String> {
+    bounds.read = bounds.read.checked_sub(text.len())?;
     let base = Url::parse(at).ok();
     let text = ADDRESS.replace_all(text, |found: &Captures<'_>| {
         let address = (1..=3).find_map(|n| found.get(n)).map_or("", |address| address.as_str());
-        let Some(mut url) = base.as_ref().and_then(|base| base.join(address).ok()).filter(|url| url.has_host()) else {
-            return found[0].to_owned();
-        };
+        let left = bounds.read.checked_sub(ADDRESS_COUNTS);
+        let url = left.zip(base.as_ref()).and_then(|(_, base)| base.join(address).ok()).filter(|url| url.has_host());
+        let Some(mut url) = url else { return found[0].to_owned() };
+        bounds.read -= ADDRESS_COUNTS;
         url.set_fragment(None);
         let used = shown.get(url.as_str()).and_then(|resource| {
             let text = match &resource.content {
                 Content::Style(_) if depth >= DEEPEST => return None,
-                Content::Style(text) => STANDARD.encode(sheet(text, url.as_str(), shown, room, depth + 1)),
+                Content::Style(text) => STANDARD.encode(sheet(text, url.as_str(), shown, bounds, depth + 1)?),
                 Content::Other(base64) => base64.clone(),
             };
-            let left = room.checked_sub(text.len())?;
-            *room = left;
-            Some(data(&resource.kind, &text))
+            bounds.fit(data(&resource.kind, &text))
         });
         format!("url(\"{}\")", used.as_deref().unwrap_or(url.as_str()))
     });
-    text.replace("</", "<\\/")
+    Some(text.replace("</", "<\\/"))
 }
 
 #[cfg(test)]
@@ -264,7 +302,7 @@ mod tests {
 
     fn fill(html: &str, uses: &[&str], shown: &HashMap<String, Arc<Resource>>, room: usize) -> String {
         let uses: Vec<String> = uses.iter().map(|url| (*url).to_owned()).collect();
-        filled(html, MARKS, &uses, shown, room)
+        filled(html, MARKS, &uses, shown, Bounds { room, read: MOST_READ })
     }
 
     #[test]
@@ -302,6 +340,20 @@ mod tests {
         assert!(filled.contains("data:image/png") && filled.contains("http://a/i.png"));
         let sheets = fill("<style>ph-0-0;</style>", &["http://a/x.css"], &shown, MOST);
         assert!(sheets.starts_with("<style>@import url(\"data:text/css;base64,"), "{sheets}");
+    }
+
+    #[test]
+    fn sheets_that_name_each_other_thousands_of_times_are_gone_through_only_so_often() {
+        let many = |name: &str| format!("url({name})").repeat(10_000);
+        let shown = shown(&[
+            ("http://a/x.css", "text/css", &many("y.css")),
+            ("http://a/y.css", "text/css", &many("z.css")),
+            ("http://a/z.css", "text/css", &many("none.png")),
+        ]);
+        let uses = ["http://a/x.css".to_owned()];
+        let mut bounds = Bounds { room: MOST, read: MOST_READ };
+        let read = sheet("url(x.css)", &uses[0], &shown, &mut bounds, 0);
+        assert!(read.is_some() && bounds.read < ADDRESS_COUNTS, "{}", bounds.read);
     }
 
     #[test]

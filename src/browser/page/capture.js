@@ -23,8 +23,9 @@ addEventListener('DOMContentLoaded', () => noted(document));
 
 // What a page shows beside its markup, pictures and style sheets, is named here by marks, in place of which its content comes
 // afterwards: `uses` has the address of each. Only for the document itself; frames are shown without.
+const MOST_USES = 1000;
 function marks(nonce) {
-  const uses = [];
+  const uses = new Map();
   const mark = (address) => {
     let url;
     try {
@@ -34,9 +35,11 @@ function marks(nonce) {
     }
     if (!/^https?:$/.test(url.protocol)) return address;
     url.hash = '';
-    let at = uses.indexOf(url.href);
-    if (at < 0) at = uses.push(url.href) - 1;
-    return `${nonce}${at};`;
+    if (!uses.has(url.href)) {
+      if (uses.size >= MOST_USES) return url.href;
+      uses.set(url.href, uses.size);
+    }
+    return `${nonce}${uses.get(url.href)};`;
   };
   const inCss = (text) =>
     text.replace(/url\(\s*(?:"([^"\\\n]*)"|'([^'\\\n]*)'|([^\s"'()\\]+))\s*\)/gi, (whole, a, b, c) => `url("${mark(a ?? b ?? c)}")`);
@@ -154,7 +157,7 @@ function serialised(from, shown) {
 ph.serialise = (cap, nonce) => {
   const shown = marks(nonce);
   const html = document.documentElement ? serialised(document, shown) : '';
-  const { uses } = shown;
+  const uses = [...shown.uses.keys()];
   if (html.length <= cap) return { html, uses, full: html.length, truncated: false };
   return { uses, html: `${html.slice(0, cap)}\n<!-- cut here: ${html.length} characters in all -->`, full: html.length, truncated: true };
 };
