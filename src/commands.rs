@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use comfy_table::{Cell, Color, Table};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use secrecy::ExposeSecret;
 use tokio::task::JoinHandle;
@@ -292,17 +293,42 @@ pub fn plain(text: &str) -> String {
     text.chars().map(|c| if is_hidden(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// A table without frames, as wide as it needs to be, cut to the terminal where there is one.
+/// A table without frames, as wide as it needs to be. On a terminal it is cut to that, and states have colours unless `NO_COLOR`
+/// is set.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let mut table = comfy_table::Table::new();
+    let terminal = std::io::stdout().is_terminal();
+    let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    drawn(header, rows, terminal, colours)
+}
+
+fn drawn(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>, fits: bool, colours: bool) -> String {
+    let mut table = Table::new();
     table.load_preset(comfy_table::presets::NOTHING).set_header(header);
-    for row in rows {
-        table.add_row(row.iter().map(|cell| plain(cell)));
+    if colours {
+        table.enforce_styling();
     }
-    if std::io::stdout().is_terminal() {
+    for row in rows {
+        table.add_row(row.iter().map(|text| match colour(text).filter(|_| colours) {
+            Some(colour) => Cell::new(plain(text)).fg(colour),
+            None => Cell::new(plain(text)),
+        }));
+    }
+    if fits {
         table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
     }
     table.trim_fmt()
+}
+
+/// Of a state of a task, an attempt or a worker; None for every other text.
+fn colour(text: &str) -> Option<Color> {
+    match text {
+        "completed" | "succeeded" | "up" => Some(Color::Green),
+        "failed" | "lost" => Some(Color::Red),
+        "pending" | "released" => Some(Color::Yellow),
+        "running" => Some(Color::Blue),
+        "cancelled" | "stopped" => Some(Color::DarkGrey),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -321,6 +347,14 @@ mod tests {
         assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap()["title"], hostile);
         let rows = table(&["A"], [vec![hostile.to_owned()]]);
         assert!(!rows.replace('\n', "").contains(is_hidden), "{rows:?}");
+    }
+
+    #[test]
+    fn states_have_colours_on_a_terminal_only_and_no_text_of_a_site_does() {
+        let rows = || [vec!["completed".to_owned(), "failed".to_owned(), "failed it has".to_owned()]];
+        assert!(!drawn(&["A", "B", "C"], rows(), false, false).contains('\u{1b}'));
+        let coloured = drawn(&["A", "B", "C"], rows(), false, true);
+        assert_eq!(coloured.matches("\u{1b}[38;5;").count(), 2, "{coloured:?}");
     }
 
     #[test]
