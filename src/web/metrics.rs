@@ -143,7 +143,7 @@ impl Metrics {
 pub async fn serve(State(app): State<Shared>, headers: HeaderMap) -> Result<Response, Problem> {
     let text = text(&app).await.map_err(|_| Problem::internal())?;
     let (kind, text) = by_accept(&headers, text);
-    Ok(([(header::CONTENT_TYPE, kind), (header::VARY, "Accept")], text).into_response())
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
 /// All of it as OpenMetrics text.
