@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use pagehand::browser::{BrowserPool, BrowserSettings, ElementRef, Tab, TabOptions};
-use pagehand::queue::{Outcome, REACH, Settlement, WorkerIdentity};
+use pagehand::queue::{Outcome, REACH, RunFilter, Settlement, WorkerIdentity};
 use pagehand::record::{REPORTING_STEPS, StepRecord};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -527,6 +527,53 @@ async fn a_text_is_looked_for_in_so_many_runs_at_a_time_and_the_next_page_goes_o
     assert!(page.contains("Older ones were not looked at yet") && page.contains("rel=\"next\""), "{page}");
     let hay = app.get("/runs?q=hay&limit=3").await.json();
     assert_eq!(hay["runs"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_step_is_looked_up_in_fewer_runs_at_a_time_and_the_next_page_goes_on() {
+    let app = TestApp::open().await;
+    let filter = RunFilter { step: Some("needle".to_owned()), ..RunFilter::default() };
+    let reach = filter.reach().expect("no index knows steps");
+    for statement in [
+        "INSERT INTO tasks (task_type, url, site, payload, status, finished_at)
+         SELECT 'comment', 'https://example.org/', 'https://example.org', '{}', 'completed', now() FROM generate_series(1, $1) k",
+        "INSERT INTO attempts (task_id, site, retry_count, worker, incarnation, claim, status, started_at, finished_at)
+         SELECT 5, 'https://example.org', 0, 'w', 'i', 1, 'succeeded', now(), now() WHERE $1 > 0",
+        "INSERT INTO steps (attempt_id, seq, task_id, retry_count, name, ok, started_at, finished_at, duration_ms, tokens, cost_usd, meta)
+         SELECT id, 1, 5, 0, 'needle', true, now(), now(), 1, 0, 0, '{}' FROM attempts WHERE $1 > 0",
+    ] {
+        sqlx::query(statement).bind(reach + 10).execute(&app.db.pool).await.unwrap();
+    }
+    let first = app.get("/runs?step=needle").await.json();
+    assert_eq!(first["runs"], json!([]));
+    let next = first["next"].as_str().expect("older ones were not looked at");
+    let second = app.get(&format!("/runs?step=needle&cursor={next}")).await.json();
+    assert_eq!((&second["runs"][0]["id"], &second["next"]), (&json!(5), &Value::Null));
+}
+
+#[tokio::test]
+async fn a_time_is_found_by_the_numbers_also_where_a_few_do_not_follow_it() {
+    let app = TestApp::open().await;
+    sqlx::query(
+        "INSERT INTO tasks (task_type, url, site, payload, status, finished_at, created_at)
+         SELECT 'comment', 'https://example.org/', 'https://example.org', '{}', 'completed', now(),
+                '2024-01-01Z'::timestamptz + CASE k WHEN 50000 THEN 0 ELSE k END * interval '1 second'
+         FROM generate_series(1, 60000) k",
+    )
+    .execute(&app.db.pool)
+    .await
+    .unwrap();
+    let ids = async |query: &str| {
+        let list = app.get(&format!("/runs?limit=200&{query}")).await.json();
+        list["runs"].as_array().unwrap().iter().map(|run| run["id"].as_i64().unwrap()).collect::<Vec<_>>()
+    };
+    let expected: Vec<i64> = [50_000].into_iter().chain((1..100).rev()).collect();
+    assert_eq!(ids("until=2024-01-01T00:01:40Z").await, expected);
+    assert_eq!(ids("since=2024-01-01T00:01:38Z&until=2024-01-01T00:01:40Z").await, [99, 98]);
+    assert_eq!(ids("until=2023-12-31").await, [0; 0]);
+    assert_eq!(ids("until=2999-01-01").await[0], 60_000);
+    let page = app.page("/runs?until=2024-01-01T00:01:40Z").await.text();
+    assert!(page.contains("completed <span class=\"n\">100</span>"), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,17 +6,19 @@ use serde::Serialize;
 use sqlx::QueryBuilder;
 use utoipa::ToSchema;
 
-use super::filter::{REACH, within_reach};
+use super::filter::within_reach;
 use super::{AuditEntry, Queue, QueueError, RunFilter, is_transient, repeated};
 use crate::record::serialize_time;
 use crate::task::{TaskId, TaskStatus};
 
 /// Most runs that are counted for [`Queue::status_counts`].
 pub const MAX_COUNTED: i64 = 100_000;
-/// The same where each run is looked up among the failed steps.
+/// The same where runs lie far apart and are each looked at, and where each is looked up among the failed steps.
+const MAX_COUNTED_APART: i64 = 25_000;
 const MAX_COUNTED_BY_STEP: i64 = 10_000;
-/// What is counted, and what a text is looked for in.
-const COUNTED: &str = "SELECT id, status, url, last_error, failure_code FROM tasks";
+/// What is counted, and what is looked at for it.
+const COUNTED: &str = "SELECT id, status, url, last_error, failure_reason, failure_code, task_type, site, retry_count, execution_time, \
+                       stuck_at FROM tasks";
 /// Most groups of dead letters that are listed.
 pub const MAX_GROUPS: i64 = 150;
 /// Days of a group's trend, today included.
@@ -124,11 +126,16 @@ impl Queue {
     /// Postgres can't be reached or takes too long.
     pub async fn status_counts(&self, filter: &RunFilter) -> Result<StatusCounts, QueueError> {
         let filter = RunFilter { status: None, ..filter.clone() };
-        let most =
-            if filter.failed_step.is_some() || filter.step.is_some() { MAX_COUNTED_BY_STEP } else { MAX_COUNTED };
+        let timed = filter.since.is_some() || filter.until.is_some();
+        let most = match filter.failed_step {
+            Some(_) => MAX_COUNTED_BY_STEP,
+            None if filter.failure_reason.is_some() && timed => MAX_COUNTED_APART,
+            None => MAX_COUNTED,
+        };
+        let below = self.end_of_time(&filter).await?;
         let rows: Vec<(String, i64)> = repeated(is_transient, || async {
             let mut query = QueryBuilder::new("SELECT status::text, count(*) FROM (SELECT status FROM ");
-            within_reach(&mut query, COUNTED, &filter, i64::MAX);
+            within_reach(&mut query, COUNTED, &filter, below);
             query.push(" ORDER BY id DESC LIMIT ").push_bind(most + 1).push(") newest GROUP BY status");
             query.build_query_as().fetch_all(&self.pool).await
         })
@@ -139,7 +146,7 @@ impl Queue {
         }
         found.cut = match found.all() > most {
             true => Some(most),
-            false => self.end_of_reach(&filter, i64::MAX).await?.map(|_| REACH),
+            false => self.end_of_reach(&filter, below).await?.and(filter.reach()),
         };
         Ok(found)
     }

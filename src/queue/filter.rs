@@ -9,8 +9,14 @@ use super::clean;
 use crate::failure::FailureReason;
 use crate::task::TaskStatus;
 
-/// In how many runs a text, or a step, is looked for at a time: more would take longer than a page may.
+/// In how many runs is looked at a time for what no index knows; more would take longer than a page may. A text.
 pub const REACH: i64 = 25_000;
+/// What the row itself says.
+const REACH_OF_ROWS: i64 = 50_000;
+/// The step of dead letters, which lie far apart.
+const REACH_OF_DEAD: i64 = 10_000;
+/// What is looked up elsewhere for each of them.
+const REACH_OF_LOOKUPS: i64 = 2_000;
 
 /// Which runs; all that is given must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,9 +52,21 @@ pub struct RunFilter {
 }
 
 impl RunFilter {
-    /// Whether each run has to be looked at, because no index knows what is asked for: then it is, in [`REACH`] at a time.
-    pub fn looks_through(&self) -> bool {
-        text(self).is_some() || self.step.is_some() || self.only == Some(Only::Wasted)
+    /// In how many runs is looked at a time, because no index knows what is asked for; None: one does.
+    pub fn reach(&self) -> Option<i64> {
+        let of_rows = self.min_retries.is_some()
+            || self.failure_code.is_some()
+            || self.task_type.is_some()
+            || self.only == Some(Only::Executed)
+            || self.without != Without::default();
+        let looked_up = self.step.is_some() || self.only == Some(Only::Wasted);
+        let reaches = [
+            (looked_up, REACH_OF_LOOKUPS),
+            (self.stuck_at.is_some(), REACH_OF_DEAD),
+            (text(self).is_some(), REACH),
+            (of_rows, REACH_OF_ROWS),
+        ];
+        reaches.into_iter().find(|(asked, _)| *asked).map(|(_, reach)| reach)
     }
 }
 
@@ -161,21 +179,25 @@ pub(super) fn conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter,
     query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
 }
 
-/// What `from` (a selection of `tasks`) gives of the runs that match; what no index knows, a text or a step, is looked for
-/// in [`REACH`] of them.
+/// What `from` (a selection of `tasks`) gives of the runs that match; what no index knows is looked for in so many of them as
+/// [`RunFilter::reach`] says.
 pub(super) fn within_reach(query: &mut QueryBuilder<Postgres>, from: &str, filter: &RunFilter, below: i64) {
     query.push("(").push(from);
     plain_conditions(query, filter, below);
-    if filter.looks_through() {
-        query.push(" ORDER BY id DESC LIMIT ").push_bind(REACH).push(") looked_at WHERE true");
+    if let Some(reach) = filter.reach() {
+        query.push(" ORDER BY id DESC LIMIT ").push_bind(reach).push(") looked_at WHERE true");
         slow_conditions(query, filter, "looked_at");
     } else {
         query.push(") found");
     }
 }
 
+/// Those that wait, as the partial indexes have them.
+const WAITING: &str = " AND status = 'pending' AND (ready OR (status = 'pending' AND NOT ready))";
+
 /// `runs`: what the rows are called in the statement.
 fn slow_conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter, runs: &str) {
+    row_conditions(query, filter);
     if let Some(text) = text(filter) {
         query.push(" AND ");
         text_condition(query, &text);
@@ -218,18 +240,12 @@ pub(super) fn plain_conditions(query: &mut QueryBuilder<Postgres>, filter: &RunF
         // The same once more, as the partial indexes of the few that are not over have it.
         query.push(match status {
             TaskStatus::Running => " AND lease_owner IS NOT NULL",
-            TaskStatus::Pending => " AND (ready OR (status = 'pending' AND NOT ready))",
+            TaskStatus::Pending => WAITING,
             _ => "",
         });
     }
     if let Some(reason) = filter.failure_reason {
         query.push(" AND failure_reason = '").push(reason.as_str()).push("'");
-    }
-    if let Some(code) = &filter.failure_code {
-        query.push(" AND failure_code = ").push_bind(clean::text(code).into_owned());
-    }
-    if let Some(task_type) = &filter.task_type {
-        query.push(" AND task_type = ").push_bind(clean::text(task_type).into_owned());
     }
     if let Some(site) = &filter.site {
         query.push(" AND site = ").push_bind(clean::text(site).into_owned());
@@ -240,26 +256,40 @@ pub(super) fn plain_conditions(query: &mut QueryBuilder<Postgres>, filter: &RunF
     if let Some(until) = filter.until {
         query.push(" AND created_at < ").push_bind(until);
     }
-    if let Some(least) = filter.min_retries {
-        query.push(" AND retry_count >= ").push_bind(i32::try_from(least).unwrap_or(i32::MAX));
-    }
     if let Some(step) = &filter.failed_step {
         query.push(" AND EXISTS (SELECT 1 FROM steps s WHERE NOT s.ok AND s.task_id = tasks.id AND s.name = ");
         query.push_bind(clean::text(step).into_owned()).push(")");
     }
-    if let Some(step) = &filter.stuck_at {
-        query.push(" AND status = 'failed' AND stuck_at");
-        match step.as_str() {
-            NOWHERE => query.push(" IS NULL"),
-            step => query.push(" = ").push_bind(clean::text(step).into_owned()),
-        };
+    if filter.stuck_at.is_some() {
+        query.push(" AND status = 'failed'");
     }
+    // The first half is what the partial indexes of those that wait have.
     match filter.only {
-        Some(Only::Executed) => query.push(" AND execution_time IS NOT NULL"),
-        Some(Only::Ready) => query.push(" AND status = 'pending' AND (ready OR run_at <= clock_timestamp())"),
-        Some(Only::Scheduled) => query.push(" AND status = 'pending' AND NOT ready AND run_at > clock_timestamp()"),
-        Some(Only::Wasted) | None => query.push(""),
+        Some(Only::Ready) => query.push(WAITING).push(" AND (ready OR run_at <= clock_timestamp())"),
+        Some(Only::Scheduled) => query.push(WAITING).push(" AND NOT ready AND run_at > clock_timestamp()"),
+        Some(Only::Executed | Only::Wasted) | None => query.push(""),
     };
+}
+
+/// What the rows say that no index knows.
+fn row_conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter) {
+    if let Some(code) = &filter.failure_code {
+        query.push(" AND failure_code = ").push_bind(clean::text(code).into_owned());
+    }
+    if let Some(task_type) = &filter.task_type {
+        query.push(" AND task_type = ").push_bind(clean::text(task_type).into_owned());
+    }
+    if let Some(least) = filter.min_retries {
+        query.push(" AND retry_count >= ").push_bind(i32::try_from(least).unwrap_or(i32::MAX));
+    }
+    match filter.stuck_at.as_deref() {
+        Some(NOWHERE) => query.push(" AND stuck_at IS NULL"),
+        Some(step) => query.push(" AND stuck_at = ").push_bind(clean::text(step).into_owned()),
+        None => query.push(""),
+    };
+    if filter.only == Some(Only::Executed) {
+        query.push(" AND execution_time IS NOT NULL");
+    }
     for status in &filter.without.status {
         query.push(" AND status <> '").push(status.as_str()).push("'");
     }

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use sqlx::QueryBuilder;
 
-use super::filter::{REACH, RunFilter, conditions, plain_conditions, within_reach};
+use super::filter::{RunFilter, conditions, plain_conditions, within_reach};
 use super::{Queue, QueueError, is_transient, repeated};
 use crate::record::{serialize_optional_time, serialize_time};
 use crate::task::TaskId;
@@ -104,7 +104,22 @@ const SUMMARY: &str = "SELECT id, task_type, status::text, url, site, campaign_i
 /// The same as they are in `tasks`.
 const RAW: &str = "SELECT id, task_type, status, url, site, campaign_id, priority, retry_count, max_retries, \
      failure_reason, failure_code, last_error, created_at, run_at, started_at, finished_at, execution_time, \
-     tokens, cost_usd FROM tasks";
+     tokens, cost_usd, stuck_at FROM tasks";
+
+/// Looks where the numbers of tasks pass a time, by halves: numbers follow time but for transactions that overlap.
+const END_OF_TIME: &str = "
+    WITH RECURSIVE halves (low, high, n) AS (
+        SELECT min(id), max(id), 0 FROM tasks
+        UNION ALL
+        SELECT CASE WHEN at < $1 THEN middle ELSE low END, CASE WHEN at < $1 THEN high ELSE middle END, n + 1
+        FROM (SELECT low, high, n, middle,
+                     (SELECT created_at FROM tasks WHERE id <= middle ORDER BY id DESC LIMIT 1) AS at
+              FROM (SELECT low, high, n, low + (high - low) / 2 AS middle FROM halves) h) half
+        WHERE high - low > 1 AND n < 64
+    )
+    SELECT high FROM halves ORDER BY n DESC LIMIT 1";
+/// So many tasks may have been added while a transaction was open that adds one with an earlier time.
+const OUT_OF_ORDER: i64 = 50_000;
 
 /// A run with everything on record.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -213,14 +228,15 @@ pub struct Artifact {
 }
 
 impl Queue {
-    /// The runs that match, newest first: at most `limit` (cut to [`MAX_PAGE`], at least 1), after `cursor` if given. A text
-    /// is looked for in [`REACH`] runs at a time: a page may have few runs, or none, and lead on all the same.
+    /// The runs that match, newest first: at most `limit` (cut to [`MAX_PAGE`], at least 1), after `cursor` if given. What no
+    /// index knows is looked for in so many runs at a time as [`RunFilter::reach`] says: a page may have few runs, or none, and
+    /// lead on all the same.
     ///
     /// # Errors
     /// Postgres can't be reached, or takes too long to find what `q` asks for.
     pub async fn runs(&self, filter: &RunFilter, cursor: Option<Cursor>, limit: u32) -> Result<RunPage, QueueError> {
         let limit = limit.clamp(1, MAX_PAGE);
-        let below = cursor.map_or(i64::MAX, |cursor| cursor.0);
+        let below = cursor.map_or(i64::MAX, |cursor| cursor.0).min(self.end_of_time(filter).await?);
         let mut runs: Vec<RunSummary> = repeated(is_transient, || async {
             let mut query = QueryBuilder::new(SUMMARY);
             within_reach(&mut query, RAW, filter, below);
@@ -237,15 +253,22 @@ impl Queue {
         Ok(RunPage { next: next.map(Cursor), runs })
     }
 
-    /// The last run that a text was looked for in, if there are others after it.
+    /// A number above all that were given before `filter.until`: what is newer is not even looked at. [`i64::MAX`] where it does
+    /// not say.
+    pub(super) async fn end_of_time(&self, filter: &RunFilter) -> Result<i64, QueueError> {
+        let Some(until) = filter.until else { return Ok(i64::MAX) };
+        let found: Option<i64> =
+            repeated(is_transient, || sqlx::query_scalar(END_OF_TIME).bind(until).fetch_one(&self.pool)).await?;
+        Ok(found.map_or(i64::MAX, |id| id.saturating_add(OUT_OF_ORDER)))
+    }
+
+    /// The last run that was looked at, if there are others after it.
     pub(super) async fn end_of_reach(&self, filter: &RunFilter, below: i64) -> Result<Option<i64>, QueueError> {
-        if !filter.looks_through() {
-            return Ok(None);
-        }
+        let Some(reach) = filter.reach() else { return Ok(None) };
         let last = repeated(is_transient, || async {
             let mut query = QueryBuilder::new("SELECT id FROM tasks");
             plain_conditions(&mut query, filter, below);
-            query.push(" ORDER BY id DESC OFFSET ").push_bind(REACH - 1).push(" LIMIT 1");
+            query.push(" ORDER BY id DESC OFFSET ").push_bind(reach - 1).push(" LIMIT 1");
             query.build_query_scalar().fetch_optional(&self.pool).await
         });
         Ok(last.await?)

@@ -26,7 +26,8 @@ pub struct FilterParams {
     since: Option<String>,
     /// Enqueued before: RFC 3339, a day in UTC, all of which is in, or `24h`, `7d` ago.
     until: Option<String>,
-    /// A number, or a part of address, error or code; looked for in 25,000 runs at a time.
+    /// A number, or a part of address, error or code. As whatever no index knows (a code, a step, what is not to be), it is looked
+    /// for in a number of runs at a time: a page may have few, or none, and lead on all the same.
     q: Option<String>,
     /// With at least so many attempts before the latest.
     #[param(maximum = 1_000_000)]
@@ -34,7 +35,6 @@ pub struct FilterParams {
     /// In one of whose attempts the step of this name failed.
     failed_step: Option<String>,
     /// In one of whose attempts that ended a step of this name was taken; with `min_retries` in one after so many others.
-    /// Looked for in 25,000 runs at a time.
     step: Option<String>,
     /// Dead letters that failed at this step; `none`: of which no step says where.
     stuck_at: Option<String>,

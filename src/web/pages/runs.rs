@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::{Place, badge, format, layout};
 use crate::failure::FailureReason;
-use crate::queue::{Cursor, REACH, RunFilter, RunPage, RunSummary, StatusCounts};
+use crate::queue::{Cursor, RunFilter, RunPage, RunSummary, StatusCounts};
 use crate::task::{TASK_TYPES, TaskStatus};
 use crate::telemetry::shown_url;
 use crate::web::auth::Caller;
@@ -181,7 +181,7 @@ fn tabs(list: &List) -> Markup {
             (tab(None))
             @for status in TaskStatus::ALL { (tab(Some(status))) }
             span class="window" {
-                @if let Some(most) = cut { "of the newest " (format::number(most)) @if list.filter.looks_through() { " looked through" } }
+                @if let Some(most) = cut { "of the newest " (format::number(most)) @if list.filter.reach().is_some() { " looked through" } }
                 @else if list.filter.since.is_some() || list.filter.until.is_some() { "enqueued in the chosen time" }
                 @else { "of all times" }
             }
@@ -197,7 +197,9 @@ fn empty(list: &List) -> Markup {
                 p { "Enrol a site and enqueue a task: " code { "pagehand enqueue --file tasks.jsonl" } ", or see it all with "
                     code { "pagehand demo" } "." }
             } @else {
-                @if list.runs.next.is_some() { p { strong { "None of " (format::number(REACH)) " runs matches." } } p { "Older ones were not looked at yet." } }
+                @if list.runs.next.is_some() && let Some(reach) = list.filter.reach() {
+                    p { strong { "None of " (format::number(reach)) " runs matches." } } p { "Older ones were not looked at yet." }
+                }
                 @else { p { strong { "No runs match." } } }
                 p { a href="/runs" { "Clear the filters" } }
             }
