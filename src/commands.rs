@@ -59,6 +59,9 @@ pub enum LogReader {
     Caller,
 }
 
+/// Of each thread of the runtime. Only what is used of it takes memory.
+const STACK: usize = 8 << 20;
+
 /// Loads the configuration, starts logging and a runtime, and runs `command` to its end.
 ///
 /// # Errors
@@ -88,7 +91,8 @@ where
             LogReader::Operator => tracing::warn!(event = "config.advice", advice, "the environment may be misspelt"),
         }
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // An attempt is one deep future; unoptimised, two megabytes are close to what it takes.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build()?;
     let result = runtime.block_on(command(config));
     // Blocking work that hangs (a dead disk) must not keep a command from ending.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));

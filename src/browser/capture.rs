@@ -54,7 +54,8 @@ impl Tab {
             self.call_until::<Serialised>(&self.main, "(ph, cap, marks) => ph.serialise(cap, marks)", &args, deadline)
         });
         let captured = within(deadline, "the document", captured).await?;
-        let html = self.with_what_it_shows(&captured.html, &marks, &captured.uses, deadline).await;
+        // In a box: it stands below everything that an attempt does, and on the same stack.
+        let html = Box::pin(self.with_what_it_shows(&captured.html, &marks, &captured.uses, deadline)).await;
         Ok(DomCapture { html, truncated: captured.truncated, full_bytes: captured.full })
     }
 

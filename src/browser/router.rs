@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tracing::Instrument as _;
 
 use super::error::BrowserError;
 use super::json;
@@ -402,12 +401,7 @@ impl<T: DeserializeOwned> Reply<T> {
     }
 
     /// Waits for it until `deadline`.
-    pub(super) async fn until(self, deadline: Instant) -> Result<T, BrowserError> {
-        let span = tracing::debug_span!("cdp", method = self.method);
-        self.answered(deadline).instrument(span).await
-    }
-
-    async fn answered(mut self, deadline: Instant) -> Result<T, BrowserError> {
+    pub(super) async fn until(mut self, deadline: Instant) -> Result<T, BrowserError> {
         if let Some(refused) = self.refused.take() {
             return Err(refused);
         }
@@ -421,7 +415,7 @@ impl<T: DeserializeOwned> Reply<T> {
             }
         };
         let duration_ms = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
-        tracing::debug!(event = "cdp.answered", duration_ms, "chrome answered");
+        tracing::debug!(event = "cdp.answered", method = self.method, duration_ms, "chrome answered");
         json::lenient(raw.get()).map_err(|error| BrowserError::Decode {
             what: std::mem::take(&mut self.method),
             message: error.to_string(),
