@@ -9,7 +9,7 @@
   host.style.cssText = `all: initial; position: absolute; inset: auto; left: 0; top: 0; margin: 0; border: 0; padding: 0; background: none; overflow: hidden; width: ${wide}px; height: ${high}px; pointer-events: none; z-index: 2147483647`;
   document.documentElement.append(host);
   try { host.popover = 'manual'; host.showPopover(); } catch { /* Not in the top layer then. */ }
-  const origin = host.getBoundingClientRect();
+  const origin = host.getBoundingClientRect(), tags = [], taken = [];
   for (const { h, name, of, outer } of boxes) {
     const rect = ph.get(h)?.getBoundingClientRect();
     if (!rect || (rect.width < 1 && rect.height < 1)) continue;
@@ -24,7 +24,17 @@
     const beside = (name === 'submit' || rect.width < 60) && right + 60 < wide;
     const across = outer ? `left: ${left}px` : beside ? `left: ${right + 2}px` : `right: ${Math.max(0, wide - right)}px`;
     tag.style.cssText = `position: absolute; box-sizing: border-box; top: ${outer ? Math.max(0, top - 18) : top}px; ${across}; font: bold 11px/16px system-ui, sans-serif; color: #fff; background: ${colour}; padding: 0 5px; border-radius: 3px; white-space: nowrap`;
-    root.append(frame, tag);
+    root.append(frame);
+    tags.push(tag);
+    // A box to tick must not be hidden by its neighbour's name.
+    if (!outer && rect.width < 60) taken.push(frame.getBoundingClientRect());
+  }
+  // Names lie over all boxes and not over each other: a name goes down, line by line, to where there is room.
+  for (const tag of tags) {
+    root.append(tag);
+    const free = own => !taken.some(other => own.left < other.right - 2 && own.right > other.left + 2 && own.top < other.bottom - 2 && own.bottom > other.top + 2);
+    for (let tries = 0; tries < 4 && !free(tag.getBoundingClientRect()); tries++) tag.style.top = `${parseFloat(tag.style.top) + 14}px`;
+    taken.push(tag.getBoundingClientRect());
   }
   return true;
 }
