@@ -192,6 +192,9 @@ impl<'a> Guess<'a> {
         if !seen && (called_a_trap || (by_trick(facts) && !later)) {
             role = Role::Honeypot;
         }
+        if role == Role::Consent && !facts.required && only_named(facts) {
+            role = Role::Other;
+        }
         let usable = seen && !facts.disabled && !facts.readonly && role != Role::Honeypot;
         Guess { facts, role, score, scores, reasons, seen, usable }
     }
@@ -211,6 +214,17 @@ impl<'a> Guess<'a> {
             words.count() <= 12 && dictionary.in_text(meaning, &words) > 0
         })
     }
+}
+
+/// Whether nothing but the attributes of a box calls it one to agree to terms, though a sentence stands beside it: what may be
+/// kept of the guest in a cookie, for example.
+fn only_named(facts: &FieldFacts) -> bool {
+    let dictionary = Dictionary::standard();
+    let bound = |via: &str| matches!(via, "for" | "wrap" | "labelledby" | "after");
+    let labels = facts.labels.iter().filter(|label| bound(&label.via)).map(|label| &label.text);
+    let texts: Vec<Words> = labels.chain([&facts.aria, &facts.title]).map(|text| Words::of_text(text)).collect();
+    let sentence = texts.iter().any(|words| words.count() >= 3);
+    sentence && texts.iter().all(|words| dictionary.in_text("role.consent", words) == 0)
 }
 
 /// Whether the site tells the browser what to fill in. A trap that does would catch the people whose browser obeys.
