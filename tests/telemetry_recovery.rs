@@ -125,6 +125,27 @@ async fn a_lost_attempt_gets_the_final_result_that_it_could_not_write() {
 }
 
 #[tokio::test]
+async fn a_final_result_that_came_into_the_hands_of_the_next_attempt_is_moved_to_its_own() {
+    for the_one_after_begins in [false, true] {
+        let runs = runs();
+        drop(runs.attempt(0, 7).await);
+        assert!(matches!(recover_run(&runs.dir, lost(0, 7)).await, Recovered::Written { .. }));
+        let late = runs.json("final_result.json");
+        drop(runs.attempt(1, 8).await);
+        // As if whoever wrote it had slept until then.
+        fs::rename(runs.path("attempts/0/final_result.json"), runs.path("final_result.json")).unwrap();
+        if the_one_after_begins {
+            drop(runs.attempt(2, 9).await);
+        }
+        assert!(matches!(recover_run(&runs.dir, lost(1, 8)).await, Recovered::Written { .. }));
+        assert_eq!(runs.json("attempts/0/final_result.json"), late);
+        let own = if the_one_after_begins { "attempts/1/final_result.json" } else { "final_result.json" };
+        assert_eq!(runs.json(own)["attempt"], 8);
+        assert!(!runs.path("final_result.json.damaged").exists());
+    }
+}
+
+#[tokio::test]
 async fn a_final_result_says_what_the_row_says_and_a_verdict_that_came_too_late_is_kept_beside_it() {
     let runs = runs();
     finalize_run(&runs.attempt(0, 7).await, ended(None)).await;

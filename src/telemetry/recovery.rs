@@ -119,6 +119,7 @@ fn recover(runs: &RunsDir, lost: &EndedAttempt, errors: &Errors) -> io::Result<R
     {
         errors.note("archive", &error);
     }
+    send_home(&dir)?;
     if !Owner::of(&dir).is_some_and(|owner| owner.is(lost)) {
         archive(&dir, lost.retry_count)?;
         init_of(lost, &lost_meta(lost)).write(&dir)?;
@@ -147,6 +148,12 @@ fn recover(runs: &RunsDir, lost: &EndedAttempt, errors: &Errors) -> io::Result<R
 
 /// Writes report and final result of a lost attempt from what it left on the disk.
 fn bury(dir: &Dir, lost: &EndedAttempt, init: &Value, errors: &Errors) -> io::Result<Recovered> {
+    // This process can sleep at any line, so long that the next attempt does not wait for it any more.
+    let ours = || !fault::guard!("recovery.owner") || Owner::of(dir).is_some_and(|owner| owner.is(lost));
+    let in_archive = || bury_in_archive(dir, places_of(dir, lost)?.into_iter().next(), lost);
+    if !ours() {
+        return in_archive();
+    }
     let started_at = started_at(init, lost);
     let mut steps = steps_of(dir, lost);
     let lost_worker = lost.failure.as_ref().is_some_and(|failure| failure.code == "infra.worker_lost");
@@ -192,11 +199,18 @@ fn bury(dir: &Dir, lost: &EndedAttempt, init: &Value, errors: &Errors) -> io::Re
         missing: &missing,
         earlier: report::earlier_attempts(dir, lost.fence),
     });
-    if let Err(error) = dir.temp(&[page.as_bytes()]).and_then(|temp| dir.put(temp, REPORT)) {
+    let report = dir.temp(&[page.as_bytes()]);
+    let result = dir.temp(&[&json_file(&document(lost, started_at, fields, artifacts))?])?;
+    if !ours() {
+        return in_archive();
+    }
+    if let Err(error) = report.and_then(|temp| dir.put(temp, REPORT)) {
         errors.note("report", &error);
     }
-    let document = document(lost, started_at, fields, artifacts);
-    dir.put(dir.temp(&[&json_file(&document)?])?, RESULT)?;
+    if !ours() {
+        return in_archive();
+    }
+    dir.put(result, RESULT)?;
     dir.sync()?;
     Ok(Recovered::Written { steps, artifacts: listed(dir, &saved) })
 }
@@ -243,6 +257,29 @@ fn places_of(dir: &Dir, lost: &EndedAttempt) -> io::Result<Vec<Dir>> {
     };
     let places = attempts.names()?.into_iter().filter_map(|name| attempts.child(&name).ok());
     Ok(places.filter(|place| Owner::of(place).is_some_and(|owner| owner.is(lost))).collect())
+}
+
+/// Moves a final result to the archived files of its attempt: whoever wrote it slept just before, and found the directory in
+/// the hands of the next attempt.
+fn send_home(dir: &Dir) -> io::Result<()> {
+    let about = |place: &Dir, name: &str| {
+        let document = read_json(place, name)?;
+        Some((document.get("attempt")?.as_i64()?, document.get("started_at")?.as_str()?.to_owned()))
+    };
+    let (Some(result), Some(init)) = (about(dir, RESULT), about(dir, INIT)) else { return Ok(()) };
+    if result.0 == init.0 || !fault::guard!("recovery.send_home") {
+        return Ok(());
+    }
+    let attempts = match dir.child(ATTEMPTS) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        attempts => attempts?,
+    };
+    let mut places = attempts.names()?.into_iter().filter_map(|name| attempts.child(&name).ok());
+    let home = places.find(|place| about(place, INIT).as_ref() == Some(&result) && place.identity(RESULT).is_none());
+    let Some(home) = home else { return Ok(()) };
+    dir.move_new(RESULT, &home, RESULT)?;
+    home.sync()?;
+    dir.sync()
 }
 
 /// Completes the archived files of a lost attempt whose successor has begun already.
@@ -390,6 +427,7 @@ pub(super) fn read_json(dir: &Dir, name: &str) -> Option<Value> {
 /// and so has the same count as the newcomer, goes to `attempts/{retry_count}-released-{k}/`; one that is in the way for
 /// another reason (a run of the same number from another database) to `…-earlier-{k}/`.
 pub(super) fn archive(dir: &Dir, newcomer: u32) -> io::Result<()> {
+    send_home(dir)?;
     // The result first: an `init.json` without one can still get it from the reaper.
     let files: Vec<&str> = [RESULT, INIT].into_iter().filter(|name| dir.identity(name).is_some()).collect();
     if files.is_empty() {
@@ -487,4 +525,41 @@ fn end_of_whole_lines(file: &mut File, length: u64) -> io::Result<u64> {
         end = start;
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::FailureReason;
+
+    fn lost(retry_count: u32, fence: i64) -> EndedAttempt {
+        EndedAttempt {
+            task_id: TaskId(1),
+            fence: Fence(fence),
+            retry_count,
+            started_at: DateTime::from_timestamp_millis(1_705_314_600_000 + fence).expect("a time"),
+            completed_at: DateTime::from_timestamp_millis(1_705_314_660_000 + fence).expect("a time"),
+            execution_time: Duration::from_secs(60),
+            failure: Some(Failure::retryable(FailureReason::Unknown, "infra.worker_lost", "the worker was lost")),
+            details: Map::new(),
+            meta: Map::new(),
+        }
+    }
+
+    #[test]
+    fn who_sleeps_until_the_next_attempt_has_begun_writes_nothing_into_its_directory() {
+        let root = tempfile::tempdir().expect("a directory");
+        let runs = RunsDir::open(root.path()).expect("it opens");
+        let dir = runs.run_dir(TaskId(1)).expect("it opens");
+        let (first, second) = (lost(0, 7), lost(1, 8));
+        init_of(&first, &lost_meta(&first)).write(&dir).expect("it is written");
+        let init = read_json(&dir, INIT).expect("it is there");
+        archive(&dir, 1).expect("it is moved");
+        init_of(&second, &lost_meta(&second)).write(&dir).expect("it is written");
+        let buried = bury(&dir, &first, &init, &Errors::new(TaskId(1))).expect("it is buried");
+        assert!(matches!(buried, Recovered::Written { .. }));
+        assert!(dir.identity(RESULT).is_none() && dir.identity(REPORT).is_none() && dir.identity(STEPS).is_none());
+        let place = places_of(&dir, &first).expect("it can be read").remove(0);
+        assert!(own_result(&place, &first).is_some());
+    }
 }

@@ -109,6 +109,10 @@ const GUARDS: &[(Guard, Proof)] = &[
     (Code("file.sweep"), TORN),
     (Code("steps.catch_up"), Test("telemetry", "a_line_that_the_disk_did_not_take_comes_before_the_next_one")),
     (Code("steps.mend"), TORN),
+    (
+        Code("recovery.send_home"),
+        Test("telemetry_recovery", "a_final_result_that_came_into_the_hands_of_the_next_attempt_is_moved_to_its_own"),
+    ),
     (Code("run.owner"), SLEPT),
     (Code("run.revoke"), Test("telemetry_recovery", "a_revoked_run_writes_nothing_any_more")),
     (

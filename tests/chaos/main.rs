@@ -26,7 +26,7 @@ use points::{Action, Round};
 use site::Manner;
 
 /// Seeds of the swarm that once showed a fault, each with the size at which it did.
-const FIXED: [(u64, Size); 15] = {
+const FIXED: [(u64, Size); 16] = {
     let (small, large) = (Size { tasks: 8, workers: 2, lives: 2 }, Size { tasks: 12, workers: 3, lives: 2 });
     [
         (2, small),
@@ -44,6 +44,7 @@ const FIXED: [(u64, Size); 15] = {
         (117, large),
         (120, large),
         (149, large),
+        (183, large),
     ]
 };
 
