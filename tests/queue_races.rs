@@ -295,7 +295,7 @@ async fn many_who_enqueue_the_same_keys_add_each_once() {
             let queue = Queue::connect(&url, 1).await.unwrap();
             let mut tasks: Vec<NewTask> =
                 (0..50).map(|key| NewTask { dedupe_key: Some(format!("key {key}")), ..task() }).collect();
-            // Against each other's order: what locks in circles must come out all the same.
+            // Against each other's order.
             tasks.rotate_left(n * 7);
             if n % 2 == 1 {
                 tasks.reverse();

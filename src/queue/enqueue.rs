@@ -197,6 +197,8 @@ impl<'a> Columns<'a> {
                     AS n (id, task_type, url, site, campaign_id, payload, max_retries, priority, run_at, dedupe_key,
                           traceparent, request_id)
                WHERE n.id <> 0
+               -- Those who add the same keys wait for each other in one order, and so in no circle.
+               ORDER BY n.dedupe_key NULLS FIRST, n.id
                ON CONFLICT (dedupe_key) WHERE dedupe_key IS NOT NULL AND status IN ('pending', 'running') DO NOTHING
                RETURNING id"#,
             ids,
