@@ -20,6 +20,7 @@
 //!   symbolic link is followed.
 //! * *Files of an earlier attempt are there*, or of a run from elsewhere: they are moved to `attempts/`, never overwritten.
 
+mod archive;
 mod bounds;
 mod dir;
 mod errors;

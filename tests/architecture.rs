@@ -149,12 +149,13 @@ fn architecture_md_names_every_module() {
 #[test]
 fn every_test_that_proves_a_guard_is_there() {
     let table = fs::read_to_string(root().join("tests/chaos/guards.rs")).unwrap();
-    let entry = regex::Regex::new(r#"Test\(\s*"(\w+)",\s*"(\w+)",?\s*\)"#).unwrap();
-    let named: Vec<[&str; 2]> = entry.captures_iter(&table).map(|found| found.extract().1).collect();
+    let entry = regex::Regex::new(r#"(Test|Unit)\(\s*"([\w/]+)",\s*"(\w+)",?\s*\)"#).unwrap();
+    let named: Vec<[&str; 3]> = entry.captures_iter(&table).map(|found| found.extract().1).collect();
     assert!(named.len() >= 20, "the table is written in another way: {named:?}");
-    for [file, name] in named {
-        let text = fs::read_to_string(root().join(format!("tests/{file}.rs"))).unwrap_or_default();
-        assert!(text.contains(&format!("fn {name}(")), "tests/{file}.rs has no test {name}");
+    for [kind, path, name] in named {
+        let place = format!("{}/{path}.rs", if kind == "Unit" { "src" } else { "tests" });
+        let text = fs::read_to_string(root().join(&place)).unwrap_or_default();
+        assert!(text.contains(&format!("fn {name}(")), "{place} has no test {name}");
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::RunsDir;
-use super::recovery::read_json;
+use super::archive::read_json;
 use super::report::logged_steps;
 use super::result::{FIXED_FIELDS, listed};
 use super::run::RESULT;

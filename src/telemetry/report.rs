@@ -11,8 +11,8 @@ use chrono::{DateTime, Utc};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::{Map, Value};
 
+use super::archive::read_json;
 use super::dir::Dir;
-use super::recovery::read_json;
 use super::run::{INIT, RESULT, STEPS};
 use super::snapshot::Saved;
 use super::steps::{Logged, parse};

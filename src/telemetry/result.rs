@@ -8,10 +8,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Run;
+use super::archive::archive;
 use super::bounds::{clean_meta, clean_text};
 use super::dir::Dir;
 use super::finished::Decided;
-use super::recovery::archive;
 use super::report::{self, Report};
 use super::run::{Attempt, INIT, REPORT, RESULT, STEPS, json_file};
 use super::snapshot::{LATEST_DOM, LATEST_SCREENSHOT, Saved, all_written};

@@ -23,9 +23,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
+use super::archive::{archive, mend};
 use super::dir::{Dir, Identity};
 use super::errors::{Errors, locked};
-use super::recovery::{archive, is_of_a_later_attempt, mend};
+use super::recovery::is_of_a_later_attempt;
 use super::snapshot::{Saved, newest_stamp};
 use super::steps::{append, line};
 use super::{Redactor, RunsDir, StepGuard, WriteErrors, bounds};

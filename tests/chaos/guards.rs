@@ -25,12 +25,14 @@ enum Guard {
 enum Proof {
     /// A test of `tests/FILE.rs`.
     Test(&'static str, &'static str),
+    /// A test of `src/PATH.rs`.
+    Unit(&'static str, &'static str),
     /// A worker that ends at a place with an action, and what others make of it.
     Kill(&'static str, &'static str),
 }
 
 use Guard::{Behind, Code, Schema};
-use Proof::{Kill, Test};
+use Proof::{Kill, Test, Unit};
 
 const ZOMBIE: Proof = Test("queue_races", "a_zombie_can_change_nothing_after_its_lease_was_given_away");
 const SLEPT: Proof =
@@ -109,6 +111,10 @@ const GUARDS: &[(Guard, Proof)] = &[
     (Code("file.sweep"), TORN),
     (Code("steps.catch_up"), Test("telemetry", "a_line_that_the_disk_did_not_take_comes_before_the_next_one")),
     (Code("steps.mend"), TORN),
+    (
+        Code("recovery.owner"),
+        Unit("telemetry/recovery", "who_sleeps_until_the_next_attempt_has_begun_writes_nothing_into_its_directory"),
+    ),
     (
         Code("recovery.send_home"),
         Test("telemetry_recovery", "a_final_result_that_came_into_the_hands_of_the_next_attempt_is_moved_to_its_own"),
@@ -212,6 +218,7 @@ impl std::fmt::Display for Proof {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Test(file, name) => write!(f, "tests/{file}.rs {name}"),
+            Unit(path, name) => write!(f, "src/{path}.rs {name}"),
             Kill("nowhere", _) => write!(f, "a task that nothing disturbs"),
             Kill(place, action) => write!(f, "{action} at {place}"),
         }
@@ -221,21 +228,23 @@ impl std::fmt::Display for Proof {
 impl Proof {
     async fn is_green(self, environment: &HashMap<&'static str, String>) -> bool {
         match self {
-            Test(file, name) => {
-                let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
-                cargo.args(["test", "--quiet", "--features", "failpoints", "--test", file, "--", "--exact", name]);
-                cargo.current_dir(env!("CARGO_MANIFEST_DIR")).envs(environment).stdin(Stdio::null());
-                let output = cargo.output().await.expect("cargo can be run");
-                let text = String::from_utf8_lossy(&output.stdout);
-                assert!(
-                    text.contains("test result") && !text.contains(" 0 passed; 0 failed"),
-                    "no test {name} was run: {text}"
-                );
-                output.status.success()
+            Test(file, name) => passes(&["--test", file], name, environment).await,
+            Unit(path, name) => {
+                passes(&["--lib"], &format!("{}::tests::{name}", path.replace('/', "::")), environment).await
             }
             Kill(place, action) => {
                 points::one(place, action, environment.get("FAILPOINTS").cloned().unwrap_or_default()).await
             }
         }
     }
+}
+
+async fn passes(of: &[&str], name: &str, environment: &HashMap<&'static str, String>) -> bool {
+    let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    cargo.args(["test", "--quiet", "--features", "failpoints"]).args(of).args(["--", "--exact", name]);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).envs(environment).stdin(Stdio::null());
+    let output = cargo.output().await.expect("cargo can be run");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("test result") && !text.contains(" 0 passed; 0 failed"), "no test {name} was run: {text}");
+    output.status.success()
 }

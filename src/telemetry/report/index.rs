@@ -10,8 +10,8 @@ use std::time::Duration;
 use maud::{DOCTYPE, Markup, html};
 use serde_json::Value;
 
+use super::super::archive::read_json;
 use super::super::dir::Dir;
-use super::super::recovery::read_json;
 use super::super::run::REPORT;
 use super::{INIT, RESULT, head, human};
 use crate::task::TaskId;
