@@ -129,6 +129,23 @@ impl TestApp {
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join(name), content).unwrap();
     }
+
+    /// `n` dead letters in as many groups of `sites`, made by SQL; triggers included.
+    pub async fn dead_letters(&self, n: i64, sites: i64) {
+        sqlx::query(
+            "INSERT INTO tasks (task_type, url, site, payload, status, created_at, finished_at, failure_reason, failure_code,
+                                last_error)
+             SELECT 'comment', 'https://s' || k % $2 || '.example/' || k, 'https://s' || k % $2 || '.example', '{}', 'failed',
+                    now() - interval '1 hour' * (k % 300), now() - interval '1 hour' * (k % 300), 'timeout', 'nav.timeout',
+                    repeat('the page did not answer ', 10)
+             FROM generate_series(1, $1) k",
+        )
+        .bind(n)
+        .bind(sites)
+        .execute(&self.db.pool)
+        .await
+        .unwrap();
+    }
 }
 
 pub fn settings(listen: &str, tokens: Vec<AccessToken>) -> WebSettings {
@@ -147,4 +164,16 @@ pub fn comment(path: &str) -> Value {
 /// A path that a route's pattern matches.
 pub fn example(pattern: &str) -> String {
     pattern.replace("{id}", "1").replace("{name}", "init.json").replace("{n}", "0")
+}
+
+/// The hidden fields of the form that posts to `action`, as its button would send them.
+pub fn fields(page: &str, action: &str) -> String {
+    let form = page.split_once(&format!("action=\"{action}\"")).expect("such a form").1;
+    let form = form.split("</form>").next().unwrap();
+    let attribute = |tag: &str, name: &str| {
+        tag.split_once(&format!("{name}=\"")).map(|(_, rest)| rest.split('"').next().unwrap().to_owned())
+    };
+    let inputs = form.split("<input ").skip(1).map(|rest| rest.split('>').next().unwrap());
+    let pairs = inputs.filter_map(|tag| Some((attribute(tag, "name")?, attribute(tag, "value")?)));
+    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
