@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use secrecy::SecretString;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -148,6 +148,8 @@ struct State {
     robots: KnownRobots,
     /// An outcome waits beside the runs.
     outcome_kept: Notify,
+    /// Held while final results that are due are written: whoever ends waits for what another has begun.
+    writing_records: Mutex<()>,
     outage: Outage,
 }
 

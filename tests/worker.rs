@@ -366,10 +366,16 @@ async fn a_record_that_postgres_does_not_take_keeps_back_none_of_the_others() {
         sqlx::query_scalar("SELECT attempt_id FROM records_due").fetch_all(&program.db.pool).await.unwrap();
     assert_eq!(due, [bad], "the other one has its record");
 
-    sqlx::raw_sql("DROP TRIGGER refuse ON steps; UPDATE records_due SET due_at = now()")
-        .execute(&program.db.pool)
-        .await
-        .unwrap();
+    // Slow, so that it goes on while the worker ends.
+    sqlx::raw_sql(
+        "DROP TRIGGER refuse ON steps;
+         CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(2); RETURN OLD; END $$;
+         CREATE TRIGGER slow BEFORE DELETE ON records_due FOR EACH ROW EXECUTE FUNCTION slow();
+         UPDATE records_due SET due_at = now()",
+    )
+    .execute(&program.db.pool)
+    .await
+    .unwrap();
     program.drain().await;
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM records_due").fetch_one(&program.db.pool).await.unwrap();
     let rows = "SELECT name FROM steps WHERE attempt_id = $1";

@@ -101,6 +101,7 @@ fn lapsed_type(attempts: &[Lapsed], fence: Fence) -> &str {
 /// Writes the final results that are due: of attempts that were taken back, now or by a worker that died over it, and of
 /// those that ended while nothing could be written. One that can't be put on record keeps back none of the others.
 pub(super) async fn write_records(worker: &Worker) -> Result<(), QueueError> {
+    let _one_at_a_time = worker.state.writing_records.lock().await;
     for owed in worker.queue.claim_records_due(BATCH).await? {
         let (lease, tries) = (owed.lease, owed.tries);
         let settled = match fault::guard!("record.due") {
