@@ -288,6 +288,24 @@ async function drawn(element, text) {
   return false;
 }
 
+// Whether an editor does something at what it was sent, though it does not say that it took it: some let the browser paste
+// elsewhere and fetch it from there a moment later.
+async function stirs(element, act) {
+  const window = element.ownerDocument.defaultView, selection = element.ownerDocument.getSelection();
+  let stirred = false;
+  const watch = new window.MutationObserver(() => { stirred = true; });
+  watch.observe(element, { subtree: true, childList: true, characterData: true });
+  const place = () => [selection.anchorNode, selection.anchorOffset, selection.focusNode, selection.focusOffset];
+  const before = place();
+  if (act()) stirred = true;
+  for (let n = 0; n < 4 && !stirred; n++) {
+    await (n < 2 ? frame() : pause(20));
+    if (place().some((part, i) => part !== before[i])) stirred = true;
+  }
+  watch.disconnect();
+  return stirred;
+}
+
 // Editors differ in what they listen to: most take a paste, some the input events of typing alone, simple ones whatever
 // stands in the document. What none of their scripts takes, the document is given.
 async function write(element, text) {
@@ -312,7 +330,7 @@ async function write(element, text) {
     if (!element.isConnected) return;
     element.focus();
     selectAll(element);
-    if (way() && await drawn(element, text)) return;
+    if (await stirs(element, way) && await drawn(element, text)) return;
   }
 }
 
