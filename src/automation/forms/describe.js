@@ -226,7 +226,19 @@
     return { shows, texts, chosen: !empty && (!texts.length || texts.includes(shows)), face };
   };
 
-  const fields = fieldEls.map(el => {
+  // Words that stand alone between a field and the one before it, the nearest first: `or`.
+  const between = (el, previous) => {
+    const words = [], walker = document.createTreeWalker(el.getRootNode(), NodeFilter.SHOW_TEXT);
+    walker.currentNode = el;
+    for (let steps = 0; previous && steps < 30 && words.length < 3 && walker.previousNode(); steps++) {
+      const node = walker.currentNode, around = node.parentElement, text = clean(node.data, 20);
+      if (!(previous.compareDocumentPosition(node) & Node.DOCUMENT_POSITION_FOLLOWING)) break;
+      if (text && text.length < 12 && around && clean(around.textContent, 20) === text && !around.closest('label,button,select') && shown(around)) words.push(text);
+    }
+    return words;
+  };
+
+  const fields = fieldEls.map((el, i) => {
     const list = drawn.has(el) ? listFacts(el) : null;
     const tag = list ? 'listbox' : el.localName, native = tag === 'input' || tag === 'textarea' || tag === 'select';
     const owner = ownerOf(el), container = owner === null ? null : containers[owner];
@@ -235,7 +247,7 @@
       name: attr(el, 'name'), id: clean(el.id, 120), class: attr(el, 'class', 200), autocomplete: attr(el, 'autocomplete', 60),
       placeholder: attr(el, 'placeholder', 200) || attr(el, 'data-placeholder', 200) || attr(el, 'aria-placeholder', 200) || (list && !list.texts.includes(list.shows) ? list.shows : ''), aria: attr(el, 'aria-label', 200), title: attr(el, 'title'),
       data: clean([...el.attributes].filter(a => /^data-(?!placeholder)/.test(a.name) && a.value.length < 40).map(a => `${a.name.slice(5)} ${a.value}`).join(' '), 160),
-      role: attr(el, 'role', 30) || (el.getAttribute('aria-autocomplete') === 'list' ? 'combobox' : ''), labels: labelsOf(el), inputmode: attr(el, 'inputmode', 20), pattern: attr(el, 'pattern', 200),
+      role: attr(el, 'role', 30) || (el.getAttribute('aria-autocomplete') === 'list' ? 'combobox' : ''), labels: labelsOf(el), between: between(el, fieldEls[i - 1]), inputmode: attr(el, 'inputmode', 20), pattern: attr(el, 'pattern', 200),
       max: el.maxLength > 0 ? el.maxLength : null, min: el.minLength > 0 ? el.minLength : null,
       required: !!el.required || el.getAttribute('aria-required') === 'true', readonly: !list && !!el.readOnly, disabled: !!el.disabled || el.getAttribute('aria-disabled') === 'true',
       filled: list ? list.chosen : tag === 'input' && (el.type === 'checkbox' || el.type === 'radio') ? el.checked : !!(native ? el.value : (tag === 'iframe' ? editorIn(el) : el)?.textContent?.trim()),

@@ -160,6 +160,8 @@ pub struct FieldFacts {
     pub data: String,
     /// Texts that belong to it.
     pub labels: Vec<Label>,
+    /// Words that stand alone between the field before and this one.
+    pub between: Vec<String>,
     /// Attribute.
     pub inputmode: String,
     /// Attribute.

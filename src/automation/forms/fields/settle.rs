@@ -22,6 +22,9 @@ pub(in crate::automation::forms) fn settle(fields: &mut [Guess<'_>], kind: FormK
         field.role = Role::Other;
     }
     let alone = |fields: &[Guess<'_>], role: Role| !fields.iter().any(|f| f.usable && f.role == role);
+    if matches!(kind, FormKind::Login | FormKind::Signup) {
+        one_of_two(fields, kind);
+    }
     parts_of_a_name(fields);
     name_beside_family_name(fields);
     match kind {
@@ -110,6 +113,36 @@ pub(in crate::automation::forms) fn settle(fields: &mut [Guess<'_>], kind: FormK
     twice(fields, Role::Email, Role::EmailConfirm);
     keep_best(fields);
     unmask(fields);
+}
+
+/// Of two lines with nothing but `or` between them one is enough: the one that a task has something for, else the first. The
+/// other stays empty.
+fn one_of_two(fields: &mut [Guess<'_>], kind: FormKind) {
+    let dictionary = Dictionary::standard();
+    let line = |f: &Guess<'_>| {
+        f.usable && f.facts.tag == "input" && !matches!(f.facts.kind.as_str(), "password" | "checkbox" | "radio")
+    };
+    let or = |f: &Guess<'_>| {
+        let texts = f.facts.between.iter().map(|text| Words::of_text(text));
+        texts.into_iter().any(|words| words.share(dictionary.in_text("sign.or", &words)) > 0.9)
+    };
+    // How sure it is that a task has something for it.
+    let known = |f: &Guess<'_>| match f.role {
+        Role::Email => 2,
+        Role::Phone => 0,
+        _ => 1,
+    };
+    for at in 1..fields.len() {
+        let (one, other) = (&fields[at - 1], &fields[at]);
+        if line(one) && line(other) && or(other) {
+            let (taken, empty) = if known(other) > known(one) { (at, at - 1) } else { (at - 1, at) };
+            fields[empty].role = Role::Other;
+            fields[empty].scores.clear();
+            if kind == FormKind::Login && fields[taken].role == Role::Other {
+                fields[taken].role = Role::Username;
+            }
+        }
+    }
 }
 
 /// Two lines side by side that are named for a name alike: the word right before each says which part of it is wanted.
