@@ -87,6 +87,9 @@ impl Serialize for InspectedForm {
         #[derive(Serialize)]
         struct Field<'a> {
             role: &'static str,
+            /// What it asks for, where no task brings that.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            asks: Option<&'static str>,
             selector: &'a str,
             /// It can't be filled in as the page is now.
             #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -100,7 +103,12 @@ impl Serialize for InspectedForm {
             selector: &form.selector,
             fields: self
                 .fields()
-                .map(|(role, field)| Field { role: role_name(role), selector: &field.selector, later: field.later })
+                .map(|(role, field)| Field {
+                    role: role_name(role),
+                    asks: self.asks(field).map(role_name),
+                    selector: &field.selector,
+                    later: field.later,
+                })
                 .collect(),
             codes: self.codes().map(|field| field.selector.as_str()).collect(),
             submit: form.submit.as_ref().map(|button| button.selector.as_str()),
@@ -137,14 +145,20 @@ impl InspectedForm {
         field.role == Role::OneTimeCode && (form.kind == FormKind::Signup || proves || named())
     }
 
+    /// What a field asks for, where that is known and no task brings it.
+    pub fn asks(&self, field: &forms::Field) -> Option<Role> {
+        (self.role(field) != field.role).then_some(field.role)
+    }
+
     /// Only a comment has a text that is published, and only who leaves one, or has an account or a wish, gives a site of
-    /// their own: elsewhere a task has nothing for either.
+    /// their own: elsewhere a task has nothing for either. And it speaks for a person, never for a company.
     fn role(&self, field: &forms::Field) -> Role {
         let kind = self.form.kind;
         let own_site = matches!(kind, FormKind::Comment | FormKind::Signup | FormKind::Contact);
         match field.role {
             Role::Body if kind != FormKind::Comment => Role::Other,
             Role::Website if !own_site => Role::Other,
+            Role::Company => Role::Other,
             role => role,
         }
     }
@@ -313,7 +327,7 @@ fn boxes(found: &InspectedForm) -> Vec<Value> {
     let fields = form.fields.iter().filter(|field| field.usable || field.role == Role::Honeypot);
     let fields = fields.map(|field| {
         let of = if field.role == Role::Honeypot { "honeypot" } else { form.kind.as_str() };
-        json!({"h": field.handle, "name": role_name(found.role(field)), "of": of})
+        json!({"h": field.handle, "name": role_name(field.role), "of": of})
     });
     let outer = json!({"h": form.handle, "name": title, "of": form.kind, "outer": true});
     std::iter::once(outer).chain(fields).chain(submit).collect()
