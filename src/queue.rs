@@ -345,6 +345,8 @@ fn connect_options(database_url: &str) -> Result<PgConnectOptions, sqlx::Error> 
         ("lock_timeout", "10s"),
         ("idle_in_transaction_session_timeout", "60s"),
         ("default_transaction_isolation", "read committed"),
+        // Compiling a statement takes longer than any of ours runs.
+        ("jit", "off"),
         // That a table is there already is news to nobody.
         ("client_min_messages", "warning"),
         ("tcp_keepalives_idle", "10"),

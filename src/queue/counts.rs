@@ -6,7 +6,7 @@ use serde::Serialize;
 use sqlx::QueryBuilder;
 use utoipa::ToSchema;
 
-use super::filter::within_reach;
+use super::filter::{plain_conditions, slow_conditions};
 use super::{AuditEntry, Queue, QueueError, RunFilter, is_transient, repeated};
 use crate::record::serialize_time;
 use crate::task::{TaskId, TaskStatus};
@@ -16,6 +16,8 @@ pub const MAX_COUNTED: i64 = 100_000;
 /// The same where runs lie far apart and are each looked at, and where each is looked up among the failed steps.
 const MAX_COUNTED_APART: i64 = 25_000;
 const MAX_COUNTED_BY_STEP: i64 = 10_000;
+/// The same where the time ends before now: as many again may be looked at in vain, which lie too near to its end to be told from it.
+const MAX_COUNTED_BEFORE: i64 = 50_000;
 /// What is counted, and what is looked at for it.
 const COUNTED: &str = "SELECT id, status, url, last_error, failure_reason, failure_code, task_type, site, retry_count, execution_time, \
                        stuck_at FROM tasks";
@@ -119,6 +121,17 @@ pub struct FailureGroup {
     pub sample_screenshot: Option<String>,
 }
 
+/// Most runs of these that are counted.
+fn most_counted(filter: &RunFilter) -> i64 {
+    let timed = filter.since.is_some() || filter.until.is_some();
+    match filter {
+        _ if filter.failed_step.is_some() => MAX_COUNTED_BY_STEP,
+        _ if filter.failure_reason.is_some() && timed => MAX_COUNTED_APART,
+        _ if filter.until.is_some() => MAX_COUNTED_BEFORE,
+        _ => MAX_COUNTED,
+    }
+}
+
 impl Queue {
     /// How many of the runs that match `filter`, whose status is not looked at, are in each status.
     ///
@@ -126,28 +139,29 @@ impl Queue {
     /// Postgres can't be reached or takes too long.
     pub async fn status_counts(&self, filter: &RunFilter) -> Result<StatusCounts, QueueError> {
         let filter = RunFilter { status: None, ..filter.clone() };
-        let timed = filter.since.is_some() || filter.until.is_some();
-        let most = match filter.failed_step {
-            Some(_) => MAX_COUNTED_BY_STEP,
-            None if filter.failure_reason.is_some() && timed => MAX_COUNTED_APART,
-            None => MAX_COUNTED,
-        };
         let below = self.end_of_time(&filter).await?;
-        let rows: Vec<(String, i64)> = repeated(is_transient, || async {
-            let mut query = QueryBuilder::new("SELECT status::text, count(*) FROM (SELECT status FROM ");
-            within_reach(&mut query, COUNTED, &filter, below);
-            query.push(" ORDER BY id DESC LIMIT ").push_bind(most + 1).push(") newest GROUP BY status");
+        // One more than is counted says that there are more; of those looked through, that there were as many as that.
+        let reach = filter.reach();
+        let limit = reach.unwrap_or_else(|| most_counted(&filter) + 1);
+        let rows: Vec<(String, i64, i64)> = repeated(is_transient, || async {
+            let mut query = QueryBuilder::new("SELECT status::text, count(*)");
+            if reach.is_some() {
+                query.push(" FILTER (WHERE true");
+                slow_conditions(&mut query, &filter, "newest");
+                query.push(")");
+            }
+            query.push(", count(*) FROM (").push(COUNTED);
+            plain_conditions(&mut query, &filter, below);
+            query.push(" ORDER BY id DESC LIMIT ").push_bind(limit).push(") newest GROUP BY status");
             query.build_query_as().fetch_all(&self.pool).await
         })
         .await?;
         let mut found = StatusCounts::default();
         for (status, count) in TaskStatus::ALL.iter().zip(&mut found.counts) {
-            *count = rows.iter().find(|(name, _)| name == status.as_str()).map_or(0, |(_, n)| *n);
+            *count = rows.iter().find(|(name, ..)| name == status.as_str()).map_or(0, |(_, n, _)| *n);
         }
-        found.cut = match found.all() > most {
-            true => Some(most),
-            false => self.end_of_reach(&filter, below).await?.and(filter.reach()),
-        };
+        let looked_at: i64 = rows.iter().map(|(.., n)| n).sum();
+        found.cut = (looked_at >= limit).then(|| reach.unwrap_or(limit - 1));
         Ok(found)
     }
 
@@ -215,7 +229,7 @@ impl Queue {
                        UNION ALL
                        SELECT task_type, 0, count(*), 0, NULL FROM tasks WHERE lease_owner IS NOT NULL GROUP BY task_type
                        UNION ALL
-                       SELECT task_type, 0, 0, count(*), NULL FROM tasks WHERE status = 'failed' GROUP BY task_type
+                       SELECT task_type, 0, 0, n, NULL FROM dead_letters()
                    ) parts GROUP BY task_type ORDER BY task_type"#
             )
             .fetch_all(&self.pool)
@@ -233,22 +247,8 @@ impl Queue {
                 r#"SELECT g.failure_reason::text AS "failure_reason!", g.failure_code AS "failure_code!",
                           g.stuck_at AS "step?", g.site AS "site!",
                           g.n AS "n!", g.first_seen AS "first_seen!", g.last_seen AS "last_seen!", g.sample AS "sample!",
-                          g.days AS "days!", g.counts AS "counts!", t.last_error AS sample_error,
-                          shot.name AS "sample_screenshot?"
-                   FROM (
-                       SELECT failure_reason, failure_code, stuck_at, site, sum(n)::bigint AS n, min(first_seen) AS first_seen,
-                              max(last_seen) AS last_seen, max(sample) AS sample,
-                              array_agg(day) AS days, array_agg(n) AS counts
-                       FROM (
-                           SELECT failure_reason, failure_code, stuck_at, site, count(*) AS n, min(finished_at) AS first_seen,
-                                  max(finished_at) AS last_seen, max(id) AS sample,
-                                  width_bucket(finished_at, ARRAY(
-                                      SELECT date_trunc('day', now(), 'UTC') - interval '1 day' * d
-                                      FROM generate_series($2::integer - 1, 0, -1) d)) AS day
-                           FROM tasks WHERE status = 'failed' GROUP BY failure_reason, failure_code, stuck_at, site, day
-                       ) by_day
-                       GROUP BY failure_reason, failure_code, stuck_at, site ORDER BY n DESC, sample DESC LIMIT $1
-                   ) g
+                          g.trend AS "trend!", t.last_error AS sample_error, shot.name AS "sample_screenshot?"
+                   FROM failure_groups($1, $2) g
                    JOIN tasks t ON t.id = g.sample
                    LEFT JOIN LATERAL (
                        SELECT f.name FROM attempts a JOIN artifacts f ON f.attempt_id = a.id
@@ -270,7 +270,7 @@ impl Queue {
             n: row.n,
             first_seen: row.first_seen,
             last_seen: row.last_seen,
-            trend: trend(&row.days, &row.counts),
+            trend: row.trend,
             sample: row.sample,
             sample_error: row.sample_error,
             sample_screenshot: row.sample_screenshot,
@@ -294,16 +294,4 @@ impl Queue {
         });
         Ok(entries.await?)
     }
-}
-
-/// The counts of days as a row of [`TREND_DAYS`], the oldest first. The first of those days has the number 1, what is older 0.
-fn trend(days: &[i32], counts: &[i64]) -> Vec<i64> {
-    let mut trend = vec![0; TREND_DAYS.unsigned_abs() as usize];
-    for (day, n) in days.iter().zip(counts) {
-        let place = usize::try_from(*day).ok().and_then(|day| day.checked_sub(1));
-        if let Some(of_day) = place.and_then(|place| trend.get_mut(place)) {
-            *of_day += n;
-        }
-    }
-    trend
 }

@@ -196,7 +196,7 @@ pub(super) fn within_reach(query: &mut QueryBuilder<Postgres>, from: &str, filte
 const WAITING: &str = " AND status = 'pending' AND (ready OR (status = 'pending' AND NOT ready))";
 
 /// `runs`: what the rows are called in the statement.
-fn slow_conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter, runs: &str) {
+pub(super) fn slow_conditions(query: &mut QueryBuilder<Postgres>, filter: &RunFilter, runs: &str) {
     row_conditions(query, filter);
     if let Some(text) = text(filter) {
         query.push(" AND ");
