@@ -49,4 +49,4 @@ pub use result::{FinalResult, finalize_run};
 pub use run::{Run, RunStart, init_run};
 pub use runs_dir::RunsDir;
 pub use snapshot::{Dom, Snapshot, SnapshotKind, save_snapshot, save_snapshot_meanwhile};
-pub use steps::{StepGuard, Usage, log_failure, log_step, log_step_at};
+pub use steps::{StepGuard, Usage, log_failure, log_step, log_step_at, steps_of};

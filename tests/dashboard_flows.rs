@@ -4,8 +4,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use pagehand::browser::{BrowserPool, BrowserSettings, ElementRef, Tab, TabOptions};
-use pagehand::queue::WorkerIdentity;
+use pagehand::queue::{Outcome, Settlement, WorkerIdentity};
+use pagehand::record::StepRecord;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -161,6 +163,65 @@ async fn what_happens_is_seen_without_loading_the_page_anew() {
     let worker = WorkerIdentity { name: "w".to_owned(), incarnation: "i".to_owned() };
     app.queue.claim(&worker, 1, Duration::from_secs(60)).await.unwrap();
     person.sees(&format!("body[data-same=yes] tr[data-run='{id}'] .badge.busy")).await;
+    person.leaves().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_under_way_is_followed_step_by_step() {
+    let app = TestApp::open().await;
+    let id = app.enqueue(1).await[0];
+    let worker = WorkerIdentity { name: "w".to_owned(), incarnation: "i".to_owned() };
+    let task = app.queue.claim(&worker, 1, Duration::from_secs(60)).await.unwrap().remove(0);
+    let step = |seq, name: &str| StepRecord {
+        seq,
+        name: name.to_owned(),
+        ok: true,
+        started_at: task.locked_at,
+        finished_at: task.locked_at + TimeDelta::milliseconds(120),
+        duration: Duration::from_millis(120),
+        tokens: 0,
+        cost_usd: 0.25,
+        error: None,
+        meta: json!({"n": seq}),
+    };
+    let person = Person::at(&app).await;
+    person.opens(&format!("/runs/{id}")).await;
+    person.sees("#live:not([hidden])").await;
+    let mark = "() => { document.body.dataset.same = 'yes'; return true; }";
+    let _: bool = person.tab.call(&person.tab.main_frame(), mark, &[], SOON).await.unwrap();
+
+    // The page as it was when it had loaded is there before anything of it is on record.
+    app.write(id, "initial_screenshot_20240115T103000123Z.png", "a picture");
+    app.queue.record_steps(task.lease(), &[step(1, "open_page")]).await.unwrap();
+    person.sees("body[data-same=yes] .steps tr:nth-child(2).now").await;
+    person.sees(".verdict .shot img").await;
+    // What somebody has unfolded stays so when further steps come in.
+    person.clicks(".steps details.meta summary").await;
+    person.sees(".steps tr:nth-child(1) details[open]").await;
+    // The file is ahead of the rows, and has the lines of every attempt.
+    let line = |fence: i64, seq, name: &str| {
+        json!({"timestamp": "2024-01-15T10:30:01.000Z", "step": name, "meta": {}, "attempt": fence, "seq": seq,
+               "started_at": "2024-01-15T10:30:00.000Z", "duration_ms": 120.0, "cost_usd": 0.25})
+    };
+    let fence = task.lease().fence.0;
+    let lines = [line(fence, 1, "open_page"), line(fence, 2, "find_form"), line(fence + 1, 3, "not_of_this_one")];
+    app.write(id, "steps.jsonl", &(lines.map(|line| line.to_string()).join("\n") + "\n{\"torn"));
+    person.sees("body[data-same=yes] .steps tr:nth-child(3).now").await;
+    person.sees(".steps tr:nth-child(1) details[open]").await;
+    let page = app.page(&format!("/runs/{id}")).await.text();
+    assert!(
+        page.replace("<wbr>", "").contains("running, past step find_form")
+            && page.contains("$0.500<span class=\"quiet\"> so far")
+            && !page.contains("not_of_this_one"),
+        "{page}"
+    );
+
+    let (execution_time, steps, artifacts) = (Duration::from_secs(1), Vec::new(), Vec::new());
+    let outcome = Outcome::Dead { failure: app::timeout() };
+    let settlement = Settlement { lease: task.lease(), outcome, execution_time, steps, artifacts };
+    app.queue.settle(&[settlement]).await.unwrap();
+    person.sees("body[data-same=yes] .verdict.bad").await;
+    person.sees("#run:not([data-progress]) .steps tbody:not(:has(.now))").await;
     person.leaves().await;
 }
 

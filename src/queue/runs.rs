@@ -11,7 +11,7 @@ use sqlx::QueryBuilder;
 
 use super::filter::{RunFilter, conditions, plain_conditions, within_reach};
 use super::{Queue, QueueError, is_transient, repeated};
-use crate::record::{serialize_optional_time, serialize_time};
+use crate::record::{StepRecord, serialize_optional_time, serialize_time};
 use crate::task::TaskId;
 
 /// Most runs on a page.
@@ -214,6 +214,25 @@ pub struct Step {
     pub error: Option<String>,
     /// Everything else.
     pub meta: Value,
+}
+
+impl Step {
+    /// A step that is not a row yet.
+    pub fn of_attempt(retry_count: i32, step: StepRecord) -> Step {
+        Step {
+            seq: step.seq,
+            name: step.name,
+            status: if step.ok { "ok" } else { "failed" },
+            started_at: step.started_at,
+            finished_at: step.finished_at,
+            duration_ms: step.duration.as_secs_f64() * 1e3,
+            tokens: step.tokens,
+            cost_usd: step.cost_usd,
+            retry_count,
+            error: step.error,
+            meta: step.meta,
+        }
+    }
 }
 
 /// A file of the run directory.

@@ -292,6 +292,12 @@ pub(super) struct Logged {
     pub(super) step: StepRecord,
 }
 
+/// The steps of an attempt of which `lines` of `steps.jsonl` tell; what is damaged is left out.
+pub fn steps_of(fence: i64, lines: &str) -> Vec<StepRecord> {
+    let logged = lines.lines().filter_map(parse).filter(|logged| logged.attempt == Some(fence));
+    logged.map(|logged| logged.step).collect()
+}
+
 /// Reads a line of `steps.jsonl`; None for one that is damaged. Everything but `timestamp` and `step` may be missing.
 pub(super) fn parse(line: &str) -> Option<Logged> {
     let line: Value = serde_json::from_str(line).ok()?;

@@ -5,6 +5,7 @@
 //! regular file is read, its type follows from its name alone, and HTML is sent with a policy under which nothing runs,
 //! nothing is fetched and nothing is sent.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
@@ -25,8 +26,10 @@ use super::input::Query;
 use super::problem::Problem;
 use super::runs_api::{Segments, run_id};
 use super::thumbnail::{self, Size};
-use crate::record::PageLog;
+use crate::queue::Artifact;
+use crate::record::{PageLog, StepRecord};
 use crate::task::TaskId;
+use crate::telemetry::steps_of;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 * 1024;
@@ -37,6 +40,8 @@ const MAX_FILES: usize = 10_000;
 /// Names that each run has.
 const FIXED: [&str; 6] =
     ["init.json", "steps.jsonl", "final_result.json", "dom_snapshot.html", "screenshot.png", "report.html"];
+/// Kinds of snapshots and logs, as their names have them.
+const KINDS: [&str; 4] = ["screenshot", "dom", "console", "network"];
 /// Names that each earlier attempt has.
 const OF_ATTEMPT: [&str; 2] = ["init.json", "final_result.json"];
 
@@ -213,6 +218,30 @@ pub(super) fn page_log(root: &Path, id: TaskId, names: &[String]) -> PageLog {
     }
     let name = |kind: &str| names.iter().find(|name| name.starts_with(kind));
     PageLog { console: read(root, id, name("console_")), network: read(root, id, name("network_")) }
+}
+
+/// The snapshots and logs of a run directory that are not among `known`: what an attempt under way has left so far.
+pub(super) fn snapshots_beside(root: &Path, id: TaskId, known: &HashSet<String>) -> Vec<Artifact> {
+    let kind = |name: &str| name.split('_').find(|word| KINDS.contains(word)).map(str::to_owned);
+    let beside = |file: &ArtifactName| file.is_final() && !known.contains(&file.name);
+    let files = list(root, id).unwrap_or_default().into_iter().filter(beside);
+    files
+        .filter_map(|file| {
+            let (_, bytes) = open(root, id, &file).ok()?;
+            Some(Artifact { kind: kind(&file.name)?, bytes: i64::try_from(bytes).ok()?, name: file.name })
+        })
+        .collect()
+}
+
+/// What an attempt under way has written down of its steps; none where that can't be read.
+pub(super) fn steps_so_far(root: &Path, id: TaskId, fence: i64) -> Vec<StepRecord> {
+    let read = || {
+        let (file, bytes) = open(root, id, &ArtifactName::parse(None, "steps.jsonl")?).ok()?;
+        let mut lines = Vec::new();
+        file.take(MAX_LOG).read_to_end(&mut lines).ok().filter(|_| bytes <= MAX_LOG)?;
+        Some(steps_of(fence, &String::from_utf8_lossy(&lines)))
+    };
+    read().unwrap_or_default()
 }
 
 /// The files that a run directory has, of those that may be asked for.

@@ -1,5 +1,6 @@
 //! Runs: list, look at, enqueue, retry, cancel.
 
+use std::collections::HashSet;
 use std::str::FromStr;
 
 use axum::Json;
@@ -16,7 +17,7 @@ use super::negotiate::Wanted;
 use super::problem::{Problem, ProblemBody};
 use super::request_id::RequestId;
 use super::{Shared, artifacts, pages, wire};
-use crate::queue::{Cursor, Once, QueueError, RequestKey, RunFilter};
+use crate::queue::{Cursor, Once, QueueError, RequestKey, RunDetail, RunFilter, Step};
 use crate::seal::masked;
 use crate::task::{FieldError, NewTask, TaskId, TaskStatus};
 
@@ -152,7 +153,8 @@ pub async fn detail(
         pages::run::View { attempt: fields.read("attempt", str::parse), compare: fields.read("compare", str::parse) };
     fields.finish().map_err(Problem::parameters)?;
     let (run, trail) = tokio::join!(app.queue.run(id), app.queue.trail(id));
-    let (run, trail) = (run?, trail?);
+    let (mut run, trail) = (run?, trail?);
+    under_way(&app, &mut run).await;
     Ok(match wanted {
         Wanted::Json => Json(wire::RunDetail::new(run, trail)).into_response(),
         Wanted::Html => {
@@ -164,6 +166,25 @@ pub async fn detail(
             pages::run::page(&caller, &run, &trail, view, &log.unwrap_or_default()).into_response()
         }
     })
+}
+
+/// Adds what an attempt under way has left so far. It comes on record now and then, and in full when it ends; the directory
+/// has it at once.
+async fn under_way(app: &Shared, run: &mut RunDetail) {
+    let (id, root) = (TaskId(run.run.id), app.runs_dir.clone());
+    let known = run.attempts.iter().flat_map(|attempt| &attempt.artifacts).map(|file| file.name.clone());
+    let known: HashSet<String> = known.collect();
+    let Some(attempt) = run.attempts.last_mut().filter(|attempt| attempt.status == "running") else { return };
+    let fence = attempt.fence;
+    let look = move || (artifacts::snapshots_beside(&root, id, &known), artifacts::steps_so_far(&root, id, fence));
+    let (files, steps) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+    attempt.artifacts.extend(files);
+    let last = attempt.steps.last().map_or(0, |step| step.seq);
+    for step in steps.into_iter().filter(|step| step.seq > last) {
+        attempt.tokens += step.tokens;
+        attempt.cost_usd += step.cost_usd;
+        attempt.steps.push(Step::of_attempt(attempt.retry_count, step));
+    }
 }
 
 /// `POST /runs`

@@ -31,6 +31,9 @@
     return parts().some((part) => part.contains(document.activeElement) && $("form", part)?.contains(document.activeElement));
   };
 
+  // What can be unfolded is known by its row and its own words: rows may have come before it.
+  const nameOf = (details) => `${details.closest("tr")?.cells[0].textContent ?? ""} ${$("summary", details).textContent}`;
+
   const refresh = async () => {
     if (busy()) {
       waiting = true;
@@ -50,11 +53,11 @@
       const next = fresh.getElementById(part.id);
       if (!next || next.innerHTML === part.dataset.shown) continue;
       part.dataset.shown = next.innerHTML;
-      const open = all("details", part).map((details) => details.open);
+      const open = new Map(all("details", part).map((one) => [nameOf(one), one.open]));
       const at = $("tr.at", part)?.dataset.run;
       part.replaceChildren(...next.childNodes);
-      const details = all("details", part);
-      if (details.length === open.length) details.forEach((one, n) => (one.open = open[n]));
+      part.toggleAttribute("data-progress", next.hasAttribute("data-progress"));
+      for (const one of all("details", part)) one.open = open.get(nameOf(one)) ?? one.open;
       if (at) $(`tr[data-run="${CSS.escape(at)}"]`, part)?.classList.add("at");
     }
   };
@@ -86,7 +89,8 @@
       timer = setTimeout(refresh, 400);
     });
     document.addEventListener("visibilitychange", () => waiting && refresh());
-    setInterval(() => waiting && refresh(), 2000);
+    // Of how far an attempt has come the queue says nothing.
+    setInterval(() => (waiting || $("[data-progress]")) && refresh(), 2000);
     addEventListener("pagehide", () => events.close());
   };
 

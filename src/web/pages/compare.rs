@@ -55,10 +55,10 @@ pub fn table(left: &Attempt, right: &Attempt) -> Markup {
 /// One pair; an error that a pair before it told is not told again.
 fn row(pair: &Pair, before: &[Pair]) -> Markup {
     type Side = for<'a> fn(&Pair<'a>) -> Option<&'a Step>;
-    let new_error = |step: &Step, side: Side| {
-        step.error
-            .clone()
-            .filter(|error| !before.iter().any(|pair| side(pair).and_then(|step| step.error.as_ref()) == Some(error)))
+    let new_error = |side: Side| {
+        let told =
+            |error: &String| before.iter().any(|pair| side(pair).and_then(|step| step.error.as_ref()) == Some(error));
+        side(pair).and_then(|step| step.error.clone()).filter(|error| !told(error))
     };
     let name = pair.left.or(pair.right).map_or("", |step| step.name.as_str());
     let differs = pair.left.map(|step| &step.status) != pair.right.map(|step| &step.status);
@@ -71,7 +71,6 @@ fn row(pair: &Pair, before: &[Pair]) -> Markup {
                     Some(step) => {
                         @if step.status == "failed" { span class="mark" aria-label="failed" { "✕" } " " }
                         (format::took(step.duration_ms))
-                        @if let Some(error) = new_error(step, side) { p class="error" { (error) } }
                     }
                 }
             }
@@ -79,13 +78,24 @@ fn row(pair: &Pair, before: &[Pair]) -> Markup {
     };
     html! {
         tr class=[differs.then_some("differs")] {
-            td { (name) }
+            td { (format::name(name)) }
             (cell(|pair| pair.left))
             (cell(|pair| pair.right))
             td class="num" {
                 @if let (Some(left), Some(right)) = (pair.left, pair.right) && (left.duration_ms - right.duration_ms).abs() >= 1.0 {
                     (if right.duration_ms > left.duration_ms { "+" } else { "−" })
                     (format::duration((right.duration_ms - left.duration_ms).abs()))
+                }
+            }
+        }
+        // Below the row and not in it: a sentence would push the numbers apart.
+        @let said = [("the earlier", new_error(|pair| pair.left)), ("the later", new_error(|pair| pair.right))];
+        @if said.iter().any(|(_, error)| error.is_some()) {
+            tr class="said" {
+                td colspan="4" {
+                    @for (attempt, error) in &said {
+                        @if let Some(error) = error { p { span class="quiet" { (attempt) ": " } span class="error" { (error) } } }
+                    }
                 }
             }
         }

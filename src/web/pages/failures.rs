@@ -51,7 +51,7 @@ fn card(caller: &Caller, group: &FailureGroup) -> Markup {
                 }
             }
             div class="what" {
-                h2 { (group.failure_reason) " " code { (group.failure_code) } }
+                h2 { (format::name(&group.failure_reason)) " " code { (format::name(&group.failure_code)) } }
                 p class="site" {
                     (group.site)
                     @if let Some(step) = &group.step { span class="quiet" { " at " } (format::name(step)) }

@@ -34,9 +34,24 @@ fn distance(seconds: i64) -> String {
     if seconds < 0 { format!("in {n} {unit}") } else { format!("{n} {unit} ago") }
 }
 
-/// A name of words with underscores, which may be broken after each of them.
+/// A name of words with underscores or dots, or a sentence with such names, which may be broken after each of them.
 pub fn name(name: &str) -> Markup {
-    html! { @for part in name.split_inclusive('_') { (part) wbr; } }
+    html! { @for (n, part) in words(name).iter().enumerate() { @if n > 0 { wbr; } (part) } }
+}
+
+/// `fill_form` → `fill_`, `form`; `nav.timeout` → `nav.`, `timeout`; a dot in a number or at the end is none of these.
+fn words(name: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut from = 0;
+    for (at, character) in name.char_indices() {
+        let rest = &name[at + character.len_utf8()..];
+        if (character == '_' && !rest.is_empty()) || (character == '.' && rest.starts_with(char::is_alphabetic)) {
+            words.push(&name[from..=at]);
+            from = at + 1;
+        }
+    }
+    words.push(&name[from..]);
+    words
 }
 
 /// A length of time in milliseconds: `0.4 ms`, `120 ms`, `4.2 s`, `2 min 5 s`.
@@ -117,6 +132,13 @@ mod tests {
         let shown: Vec<String> =
             [0.0, 0.42, 42.4, 999.6, 4_216.0, 45_670.0, 59_960.0, 125_000.0].into_iter().map(duration).collect();
         assert_eq!(shown, ["0 ms", "0.4 ms", "42 ms", "1.00 s", "4.22 s", "45.7 s", "1 min 0 s", "2 min 5 s"]);
+    }
+
+    #[test]
+    fn names_are_broken_between_their_words_and_numbers_are_not() {
+        let broken = words("Completed in 5.91 s at look_for_form: net.dns_failed.");
+        assert_eq!(broken, ["Completed in 5.91 s at look_", "for_", "form: net.", "dns_", "failed."]);
+        assert_eq!(words("ferry_🌊"), ["ferry_", "🌊"]);
     }
 
     #[test]

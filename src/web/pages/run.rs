@@ -36,7 +36,7 @@ pub fn page(caller: &Caller, run: &RunDetail, trail: &[AuditEntry], view: View, 
     let id = run.run.id;
     let shown = shown(run, view);
     let main = html! {
-        div data-live="run" id="run" {
+        div data-live="run" id="run" data-progress[run.run.status == "running"] {
             p class="crumbs" { a href="/runs" { "Runs" } " / #" (id) }
             (top(caller, run))
             (facts(run))
@@ -88,7 +88,7 @@ fn top(caller: &Caller, run: &RunDetail) -> Markup {
         section class={ "verdict " (verdict.tone) } {
             div class="text" {
                 p class="kind" { (badge(&summary.status)) " " (summary.task_type) " on " strong { (summary.site) } }
-                h1 { (verdict.what) }
+                h1 { (format::name(&verdict.what)) }
                 @if let Some(why) = &verdict.why { p class="why" { (why) } }
                 @if let Some(reason) = &summary.failure_reason {
                     p { code { (reason) } @if let Some(code) = &summary.failure_code { " " code { (code) } } }
@@ -112,9 +112,10 @@ fn top(caller: &Caller, run: &RunDetail) -> Markup {
 fn telling_screenshot(attempt: &Attempt) -> Option<&str> {
     let shots = || snapshots(attempt, "screenshot");
     let error = shots().filter(|artifact| artifact.name.starts_with("error_")).last();
-    error
-        .or_else(|| shots().filter(|artifact| artifact.name.starts_with("final_")).last())
-        .map(|shot| shot.name.as_str())
+    let last = || shots().filter(|artifact| artifact.name.starts_with("final_")).last();
+    // While it runs there is only what it began with.
+    let first = || shots().last().filter(|_| attempt.status == "running");
+    error.or_else(last).or_else(first).map(|shot| shot.name.as_str())
 }
 
 /// Snapshots of a kind, the oldest first; not the two names that stand for the newest of the whole run.
@@ -161,6 +162,9 @@ fn facts(run: &RunDetail) -> Markup {
     let summary = &run.run;
     let wasted: f64 =
         run.attempts.iter().filter(|a| !matches!(a.status.as_str(), "succeeded" | "running")).map(|a| a.cost_usd).sum();
+    let running = run.attempts.last().filter(|attempt| attempt.status == "running");
+    let so_far = running.map_or((0, 0.0), |attempt| (attempt.tokens, attempt.cost_usd));
+    let (tokens, cost) = (summary.tokens + so_far.0, summary.cost_usd + so_far.1);
     let fact = |name: &str, value: Markup| html! { div { dt { (name) } dd { (value) } } };
     html! {
         dl class="facts" {
@@ -168,11 +172,15 @@ fn facts(run: &RunDetail) -> Markup {
             (fact("Enqueued", format::exact(summary.created_at)))
             @if let Some(time) = summary.finished_at { (fact("Ended", format::exact(time))) }
             (fact("Attempts", html! { (run.attempts.len()) span class="quiet" { ", at most " (summary.max_retries) @if summary.max_retries == 1 { " retry" } @else { " retries" } } }))
-            (fact("Last attempt", html! { (format::seconds(summary.execution_time)) }))
-            @if summary.tokens > 0 { (fact("Tokens", html! { (format::number(summary.tokens)) })) }
+            @match running {
+                Some(attempt) => { (fact("Worker", html! { (attempt.worker) })) }
+                None => { (fact("Last attempt", html! { (format::seconds(summary.execution_time)) })) }
+            }
+            @if tokens > 0 { (fact("Tokens", html! { (format::number(tokens)) @if running.is_some() { span class="quiet" { " so far" } } })) }
             (fact("Cost", html! {
-                (format::dollars(summary.cost_usd))
-                @if wasted > 0.0 && wasted >= summary.cost_usd { span class="quiet" { ", all wasted" } }
+                (format::dollars(cost))
+                @if running.is_some() { span class="quiet" { " so far" } }
+                @if wasted > 0.0 && wasted >= cost { span class="quiet" { ", all wasted" } }
                 @else if wasted > 0.0 { span class="quiet" { ", " (format::dollars(wasted)) " wasted" } }
             }))
             @if let Some(campaign) = summary.campaign_id { (fact("Campaign", html! { (campaign) })) }
@@ -193,9 +201,8 @@ fn section(run: &RunDetail, attempt: &Attempt, log: &PageLog) -> Markup {
                     span class="reason" { (reason) @if let Some(code) = &attempt.failure_code { " " code { (code) } } }
                 }
                 span class="quiet" {
-                    @if let Some(time) = attempt.execution_time {
-                        (format::seconds(Some(time))) " · " (format::dollars(attempt.cost_usd)) " · "
-                    }
+                    @if let Some(time) = attempt.execution_time { (format::seconds(Some(time))) " · " }
+                    @if attempt.execution_time.is_some() || attempt.cost_usd > 0.0 { (format::dollars(attempt.cost_usd)) " · " }
                     @if attempt.tokens > 0 { (format::number(attempt.tokens)) " tokens · " }
                     "begun " (format::ago(attempt.started_at)) " on " (attempt.worker)
                 }

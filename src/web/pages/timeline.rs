@@ -1,10 +1,11 @@
 //! The steps of an attempt on one axis: where the time went, and where it went wrong.
 
+use chrono::Utc;
 use maud::{Markup, html};
 
 use super::format;
 use crate::queue::{Attempt, Step};
-use crate::record::PageLog;
+use crate::record::{PageLog, REPORTING_STEPS};
 use crate::web::wire::without_secrets;
 
 /// Width of the axis in its own units.
@@ -35,13 +36,16 @@ pub fn table(attempt: &Attempt, log: &PageLog) -> Markup {
                 @for part in parts(&attempt.steps) {
                     @match part {
                         Part::Step(n, step) => {
-                            // The steps after the one that failed report the same error: it is told once.
-                            @let told = step.error.is_some() && attempt.steps[..n].iter().any(|before| before.error == step.error);
+                            // The steps after the one that failed report the same error, and so does the attempt: it is told once.
+                            @let reported = REPORTING_STEPS.contains(&step.name.as_str()) && step.error == attempt.error;
+                            @let told = step.error.is_some()
+                                && (reported || attempt.steps[..n].iter().any(|before| before.error == step.error));
                             (row(attempt, step, total, told, &troubles(step, log)))
                         }
                         Part::Marks(marks) => { (folded(attempt, marks)) }
                     }
                 }
+                @if attempt.status == "running" { (under_way(attempt, total)) }
             }
         }
     }
@@ -108,10 +112,13 @@ fn meta(step: &Step) -> Markup {
     }
 }
 
-/// From the beginning of the attempt to the end of whatever ended last.
+/// From the beginning of the attempt to the end of whatever ended last; to now while it runs.
 fn total_ms(attempt: &Attempt) -> f64 {
     let ends = attempt.steps.iter().map(|step| offset(attempt, step) + step.duration_ms);
-    let whole = attempt.execution_time.unwrap_or(0.0) * 1e3;
+    let whole = match attempt.status.as_str() {
+        "running" => Utc::now().signed_duration_since(attempt.started_at).num_milliseconds() as f64,
+        _ => attempt.execution_time.unwrap_or(0.0) * 1e3,
+    };
     ends.fold(whole, f64::max).max(1.0)
 }
 
@@ -159,6 +166,25 @@ fn row(attempt: &Attempt, step: &Step, total: f64, told: bool, troubles: &[Strin
     }
 }
 
+/// What goes on since the last step ended. Its name is known when it is over.
+fn under_way(attempt: &Attempt, total: f64) -> Markup {
+    let since = attempt.steps.iter().map(|step| offset(attempt, step) + step.duration_ms).fold(0.0, f64::max);
+    let from = (since / total * AXIS).clamp(0.0, AXIS - TICK);
+    html! {
+        tr class="now" {
+            td class="num" { "…" }
+            td class="name" { "under way" }
+            td class="axis" {
+                svg class="bar" viewBox={ "0 0 " (AXIS) " 10" } preserveAspectRatio="none" aria-hidden="true" {
+                    rect class="busy" x=(format!("{from:.1}")) y="0" width=(format!("{:.1}", AXIS - from)) height="10" {}
+                }
+            }
+            td class="num" data-label="took" { (format::duration(total - since)) " so far" }
+            td {} td {}
+        }
+    }
+}
+
 /// JSON on several lines.
 pub fn pretty(value: &serde_json::Value) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default()
@@ -170,7 +196,7 @@ mod tests {
 
     #[test]
     fn marks_in_a_row_are_one_row_and_what_failed_or_took_time_never_is_in_it() {
-        let now = chrono::Utc::now();
+        let now = Utc::now();
         let step = |(n, (status, duration_ms)): (usize, &(&'static str, f64))| Step {
             seq: n as i32 + 1,
             name: "x".to_owned(),

@@ -35,15 +35,9 @@ pub fn of(detail: &RunDetail) -> Verdict {
             tone: "bad",
         },
         "running" => Verdict {
-            what: detail.attempts.last().map_or("Running".to_owned(), |attempt| {
-                format!("Attempt {} is running on {}", attempt.retry_count + 1, attempt.worker)
-            }),
+            what: detail.attempts.last().map_or("Running".to_owned(), under_way),
             why: run.last_error.as_ref().map(|error| format!("the attempt before it failed: {error}")),
-            next: if detail.cancel_requested {
-                "It has been asked to stop.".to_owned()
-            } else {
-                "It is stopped if its time runs out before it ends.".to_owned()
-            },
+            next: while_it_runs(detail).to_owned(),
             tone: "busy",
         },
         "pending" if run.failure_reason.is_some() => Verdict {
@@ -79,6 +73,24 @@ fn after_success(outcome: &str) -> &'static str {
         }
         "held_for_moderation" => "It is seen on the site once somebody there has approved it.",
         _ => "Nothing is left to do.",
+    }
+}
+
+/// How far an attempt has come that has not ended.
+fn under_way(attempt: &Attempt) -> String {
+    let step = attempt.steps.last().map_or(String::new(), |step| format!(", past step {}", step.name));
+    format!("Attempt\u{a0}{} is running{step}", attempt.retry_count + 1)
+}
+
+fn while_it_runs(detail: &RunDetail) -> &'static str {
+    let attempt = detail.attempts.last();
+    let awaits_answer = attempt.is_some_and(|a| a.let_go_at.is_some() && a.submit_outcome.is_none());
+    match (detail.cancel_requested, awaits_answer) {
+        (true, _) => "It has been asked to stop.",
+        (false, true) => {
+            "Its request has left and the site's answer is awaited: whoever cancels it now has to look what became of it."
+        }
+        (false, false) => "It ends by itself, or is stopped when its time runs out.",
     }
 }
 

@@ -21,7 +21,7 @@ pub fn page(caller: &Caller, workers: &[WorkerNow]) -> Markup {
                 @if lost + stopped > 0 { " within the last hour" }
             }
         }
-        div data-live="workers" id="workers" {
+        div data-live="workers" id="workers" data-progress {
             @if workers.is_empty() {
                 div class="empty" {
                     p { strong { "No worker was here within the last hour." } }
