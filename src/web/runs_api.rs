@@ -328,9 +328,9 @@ pub async fn retry(
 /// `POST /runs/{id}/cancel`
 #[utoipa::path(post, path = "/runs/{id}/cancel", tag = "runs", params(("id" = i64, Path, description = "number of the run")),
     responses(
-        (status = 202, description = "cancelled, or its worker has been asked", body = wire::Changed),
+        (status = 202, description = "cancelled, now or before, or its worker has been asked", body = wire::Changed),
         (status = 404, description = "no such run", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "it has ended already", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "it has completed or failed already", body = ProblemBody, content_type = "application/problem+json"),
     ))]
 pub async fn cancel(
     State(app): State<Shared>,
