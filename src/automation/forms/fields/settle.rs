@@ -145,7 +145,8 @@ fn one_of_two(fields: &mut [Guess<'_>], kind: FormKind) {
     }
 }
 
-/// Two lines side by side that are named for a name alike: the word right before each says which part of it is wanted.
+/// Two lines side by side that are named for a name alike: the word right before each, or in it, says which part of it is
+/// wanted.
 fn parts_of_a_name(fields: &mut [Guess<'_>]) {
     let dictionary = Dictionary::standard();
     let line = |f: &Guess<'_>| {
@@ -153,11 +154,14 @@ fn parts_of_a_name(fields: &mut [Guess<'_>]) {
             && f.facts.tag == "input"
             && matches!(f.role, Role::Author | Role::FullName | Role::FirstName | Role::LastName)
     };
-    let last_word = |f: &Guess<'_>, role: &str| {
-        let before = f.facts.labels.iter().find(|label| label.via == "before");
-        let word = before.and_then(|label| label.text.split_whitespace().last()).unwrap_or_default();
+    let is = |word: &str, role: &str| {
         let words = Words::of_text(word);
         words.share(dictionary.in_text(role, &words)) > 0.9
+    };
+    let told = |f: &Guess<'_>, role: &str| {
+        let before = f.facts.labels.iter().find(|label| label.via == "before");
+        let word = before.and_then(|label| label.text.split_whitespace().last()).unwrap_or_default();
+        is(word, role) || is(&f.facts.placeholder, role)
     };
     let (given, family) = ("role.first_name", "role.last_name");
     for at in 1..fields.len() {
@@ -165,11 +169,11 @@ fn parts_of_a_name(fields: &mut [Guess<'_>]) {
         if !line(one) || !line(other) || (one.role != other.role && one.role != Role::LastName) {
             continue;
         }
-        if last_word(one, family) && last_word(other, given) {
+        if told(one, family) && told(other, given) {
             (fields[at - 1].role, fields[at].role) = (Role::LastName, Role::FirstName);
             return;
         }
-        if last_word(one, given) && last_word(other, family) {
+        if told(one, given) && told(other, family) {
             (fields[at - 1].role, fields[at].role) = (Role::FirstName, Role::LastName);
             return;
         }
