@@ -151,14 +151,13 @@ impl InspectedForm {
     }
 
     /// Only a comment has a text that is published, and only who leaves one, or has an account or a wish, gives a site of
-    /// their own: elsewhere a task has nothing for either. And it speaks for a person, never for a company.
+    /// their own: elsewhere a task has nothing for either.
     fn role(&self, field: &forms::Field) -> Role {
         let kind = self.form.kind;
         let own_site = matches!(kind, FormKind::Comment | FormKind::Signup | FormKind::Contact);
         match field.role {
             Role::Body if kind != FormKind::Comment => Role::Other,
             Role::Website if !own_site => Role::Other,
-            Role::Company => Role::Other,
             role => role,
         }
     }
