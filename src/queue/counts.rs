@@ -12,12 +12,12 @@ use crate::record::serialize_time;
 use crate::task::{TaskId, TaskStatus};
 
 /// Most runs that are counted for [`Queue::status_counts`].
-pub const MAX_COUNTED: i64 = 50_000;
+pub const MAX_COUNTED: i64 = 100_000;
 /// The same where runs lie far apart and are each looked at, and where each is looked up among the failed steps.
 const MAX_COUNTED_APART: i64 = 25_000;
 const MAX_COUNTED_BY_STEP: i64 = 10_000;
-/// The same where the time ends before now: others are looked at in vain, which lie too near to its end to be told from it.
-const MAX_COUNTED_BEFORE: i64 = 25_000;
+/// The same where the time ends before now: as many again may be looked at in vain, which lie too near to its end to be told from it.
+const MAX_COUNTED_BEFORE: i64 = 50_000;
 /// What is counted, and what is looked at for it.
 const COUNTED: &str = "SELECT id, status, url, last_error, failure_reason, failure_code, task_type, site, retry_count, execution_time, \
                        stuck_at FROM tasks";

@@ -12,7 +12,7 @@ use crate::task::TaskStatus;
 /// In how many runs is looked at a time for what no index knows; more would take longer than a page may. A text.
 pub const REACH: i64 = 25_000;
 /// What the row itself says.
-const REACH_OF_ROWS: i64 = 25_000;
+const REACH_OF_ROWS: i64 = 50_000;
 /// The step of dead letters, which lie far apart.
 const REACH_OF_DEAD: i64 = 10_000;
 /// What is looked up elsewhere for each of them.
