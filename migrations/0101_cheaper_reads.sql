@@ -18,7 +18,6 @@ RETURNS TABLE (
     failure_reason failure_reason, failure_code text, stuck_at text, site text, n bigint, first_seen timestamptz,
     last_seen timestamptz, sample bigint, trend bigint[])
 LANGUAGE sql STABLE
-SET jit = off
 SET seq_page_cost = 10
 SET random_page_cost = 10
 SET max_parallel_workers_per_gather = 0
@@ -51,7 +50,6 @@ $$;
 -- How many dead letters there are of each task type, from the same index.
 CREATE FUNCTION dead_letters() RETURNS TABLE (task_type text, n bigint)
 LANGUAGE sql STABLE
-SET jit = off
 SET seq_page_cost = 10
 SET random_page_cost = 10
 SET max_parallel_workers_per_gather = 0

@@ -95,7 +95,6 @@ async fn compare(tab: &Tab, page: &Expected, inspection: &Inspection) -> Vec<Str
     let mut sends = Vec::new();
     for found in &inspection.forms {
         for (role, field) in found.fields() {
-            let role = found.asks(field).filter(|role| *role == Role::Company).unwrap_or(role);
             for place in places(tab, &field.selector).await {
                 told.insert(place, (role, &field.label));
             }

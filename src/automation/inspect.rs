@@ -87,9 +87,6 @@ impl Serialize for InspectedForm {
         #[derive(Serialize)]
         struct Field<'a> {
             role: &'static str,
-            /// What it asks for, where no task brings that.
-            #[serde(skip_serializing_if = "Option::is_none")]
-            asks: Option<&'static str>,
             selector: &'a str,
             /// It can't be filled in as the page is now.
             #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -103,12 +100,7 @@ impl Serialize for InspectedForm {
             selector: &form.selector,
             fields: self
                 .fields()
-                .map(|(role, field)| Field {
-                    role: role_name(role),
-                    asks: self.asks(field).map(role_name),
-                    selector: &field.selector,
-                    later: field.later,
-                })
+                .map(|(role, field)| Field { role: role_name(role), selector: &field.selector, later: field.later })
                 .collect(),
             codes: self.codes().map(|field| field.selector.as_str()).collect(),
             submit: form.submit.as_ref().map(|button| button.selector.as_str()),
@@ -143,11 +135,6 @@ impl InspectedForm {
         let proves = has(&[Role::Email, Role::Phone]) && !has(&[Role::Password]);
         let named = || Dictionary::standard().names("role.email", &field.selector);
         field.role == Role::OneTimeCode && (form.kind == FormKind::Signup || proves || named())
-    }
-
-    /// What a field asks for, where that is known and no task brings it.
-    pub fn asks(&self, field: &forms::Field) -> Option<Role> {
-        (self.role(field) != field.role).then_some(field.role)
     }
 
     /// Only a comment has a text that is published, and only who leaves one, or has an account or a wish, gives a site of
@@ -326,7 +313,7 @@ fn boxes(found: &InspectedForm) -> Vec<Value> {
     let fields = form.fields.iter().filter(|field| field.usable || field.role == Role::Honeypot);
     let fields = fields.map(|field| {
         let of = if field.role == Role::Honeypot { "honeypot" } else { form.kind.as_str() };
-        json!({"h": field.handle, "name": role_name(field.role), "of": of})
+        json!({"h": field.handle, "name": role_name(found.role(field)), "of": of})
     });
     let outer = json!({"h": form.handle, "name": title, "of": form.kind, "outer": true});
     std::iter::once(outer).chain(fields).chain(submit).collect()

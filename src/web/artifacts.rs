@@ -227,18 +227,20 @@ pub(super) fn snapshots_beside(root: &Path, id: TaskId, known: &HashSet<String>)
     let files = list(root, id).unwrap_or_default().into_iter().filter(beside);
     files
         .filter_map(|file| {
+            let kind = kind(&file.name)?;
             let (_, bytes) = open(root, id, &file).ok()?;
-            Some(Artifact { kind: kind(&file.name)?, bytes: i64::try_from(bytes).ok()?, name: file.name })
+            Some(Artifact { kind, bytes: i64::try_from(bytes).ok()?, name: file.name })
         })
         .collect()
 }
 
-/// What an attempt under way has written down of its steps; none where that can't be read.
+/// What an attempt under way has written down of its steps; none where that can't be read, or is too long to be read now and again.
 pub(super) fn steps_so_far(root: &Path, id: TaskId, fence: i64) -> Vec<StepRecord> {
     let read = || {
-        let (file, bytes) = open(root, id, &ArtifactName::parse(None, "steps.jsonl")?).ok()?;
+        let (file, _) =
+            open(root, id, &ArtifactName::parse(None, "steps.jsonl")?).ok().filter(|(_, bytes)| *bytes <= MAX_LOG)?;
         let mut lines = Vec::new();
-        file.take(MAX_LOG).read_to_end(&mut lines).ok().filter(|_| bytes <= MAX_LOG)?;
+        file.take(MAX_LOG).read_to_end(&mut lines).ok()?;
         Some(steps_of(fence, &String::from_utf8_lossy(&lines)))
     };
     read().unwrap_or_default()
